@@ -1,0 +1,1 @@
+//! The engine: memory decides, SQLite remembers.

@@ -1,0 +1,1 @@
+//! The recovery protocol over HTTP.
