@@ -1,1 +1,21 @@
-fn main() {}
+//! `stanch`: recovery you can preview, prove and undo.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints: data on stdout, the rest on stderr")]
+
+mod args;
+mod commands;
+mod failure;
+
+use clap::Parser as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure::Failure::internal(format!("no runtime: {error}")).report(),
+    };
+    match runtime.block_on(Box::pin(commands::run(cli))) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(),
+    }
+}

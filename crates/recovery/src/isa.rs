@@ -3,6 +3,11 @@
 //! Parameters are integers, enumerations and names that resolve in the graph; none ever reaches a
 //! command line. Anything else is inexpressible and escalates: there is no eighth action.
 
+mod canon;
+mod effect;
+
+pub use effect::{EffectType, Expiry, TypeBound, TypeBoundError, level};
+
 use base::canon::{Canon, Error, Fields, Value};
 
 base::word_enum! {

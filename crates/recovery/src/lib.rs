@@ -4,5 +4,18 @@
 //! It decides and never acts. Read first: [`isa::Action`], `kernel::check`, `groups::group`.
 
 pub mod call;
+pub mod graph;
+pub mod groups;
+pub mod import;
 pub mod isa;
+pub mod journal;
+pub mod kernel;
+pub mod miss;
+pub mod model;
+pub mod span;
+pub mod stats;
 pub mod topology;
+pub mod check;
+pub mod plan;
+pub mod text;
+pub mod world;

@@ -1,4 +1,23 @@
-//! The server: engine loop, HTTP, telemetry intake, incident orchestrator, agents.
+//! The server: engine loop, HTTP, telemetry intake, incident orchestrator, agents, and the executor.
+//!
+//! It is the shell around the pure crates: it reads the clock, listens, waits and writes, and decides nothing
+//! that `protocol`, `recovery` or `governance` decide. Read first: [`serve::serve`], [`engine::Engine`],
+//! [`incidents`].
 
+pub mod agents;
+mod app;
+pub mod config;
 pub mod engine;
+mod evidence;
+mod groups;
+pub mod incidents;
+pub mod keys;
+pub mod platform;
 pub mod promises;
+mod provenance;
+pub mod remediation;
+pub mod serve;
+mod telemetry;
+
+pub use actuators::{control, process, proxy, supervisor, topology};
+pub use app::App;

@@ -1,1 +1,153 @@
-//! store
+//! What a server remembers: promises with their tasks, the outbox, evidence, scope leases, in one transaction.
+//!
+//! A store writes whole batches and reads everything back at the start; memory decides in between. It knows no
+//! rule of any machine. Read first: [`Store`], [`Batch`], [`Contents`]. Only this crate knows SQL.
+
+mod directory;
+mod sqlite;
+
+pub use directory::{Directory, DirectoryError};
+pub use sqlite::{READER_ENTRIES_MAX, Sqlite, SqliteReader};
+
+use base::Digest;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Where batches go. One writer; a batch is stored as a whole or not at all.
+pub trait Store: Send {
+    /// Everything that memory needs to go on.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds a row that makes no sense.
+    fn load(&mut self) -> Result<Contents, Error>;
+
+    /// Writes one batch and returns once it is on stable storage.
+    ///
+    /// # Errors
+    /// Nothing of the batch counts as written; whether it was is found out by opening the store anew.
+    fn commit(&mut self, batch: &Batch) -> Result<(), Error>;
+}
+
+/// One transaction.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Promises with their tasks, by sequence number; replaces the row of that number.
+    pub rows: Vec<(u64, Arc<protocol::Row>)>,
+    /// Messages to be delivered, by sequence number.
+    pub outbox: Vec<(u64, protocol::Message)>,
+    /// Sequence numbers of messages that were delivered, replaced or given up.
+    pub outbox_gone: Vec<u64>,
+    /// Evidence, in log order.
+    pub entries: Vec<StoredEntry>,
+    /// Content by digest; storing the same content twice is not an error.
+    pub blobs: Vec<(Digest, Arc<[u8]>)>,
+    /// Scope leases taken or changed.
+    pub leases: Vec<ScopeLease>,
+    /// Incidents whose scope lease is gone.
+    pub leases_gone: Vec<String>,
+    /// Small facts by key.
+    pub meta: Vec<(String, Vec<u8>)>,
+}
+
+/// One record of the evidence log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// Its place in the log, from 0, gapless.
+    pub index: u64,
+    /// The incident it belongs to.
+    pub incident: Option<String>,
+    /// Its place in the incident, from 0.
+    pub seq: Option<u64>,
+    /// Its leaf hash.
+    pub leaf: Digest,
+    /// The record.
+    pub bytes: Arc<[u8]>,
+}
+
+/// What is known of a record without its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryHead {
+    /// The incident it belongs to.
+    pub incident: Option<String>,
+    /// Its place in the incident, from 0.
+    pub seq: Option<u64>,
+    /// Its leaf hash.
+    pub leaf: Digest,
+}
+
+/// The scopes one incident may act on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeLease {
+    /// The incident.
+    pub incident: String,
+    /// Rises with every lease ever given.
+    pub epoch: u64,
+    /// Scopes nobody else may hold.
+    pub exclusive: Vec<String>,
+    /// Scopes others may share.
+    pub shared: Vec<String>,
+}
+
+/// Everything that was stored, as read at the start. Record bytes and blobs stay on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// Promises with their tasks, by sequence number.
+    pub rows: Vec<(u64, protocol::Row)>,
+    /// Messages still to be delivered.
+    pub outbox: Vec<(u64, protocol::Message)>,
+    /// The evidence log without its bytes, in order.
+    pub entries: Vec<EntryHead>,
+    /// Scope leases in force.
+    pub leases: Vec<ScopeLease>,
+    /// Small facts by key.
+    pub meta: Vec<(String, Vec<u8>)>,
+}
+
+/// A store that cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The data directory cannot be taken.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The file belongs to another program.
+    #[error("{} is not a file of this program; it was left as it is", .0.display())]
+    Foreign(PathBuf),
+    /// A newer version of this program wrote the file.
+    #[error("{} was written by a newer version (format {found}, this version knows {known}); it was left as it is", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The format found.
+        found: i64,
+        /// The newest format this version knows.
+        known: i64,
+    },
+    /// The file could not be brought up to date.
+    #[error("{} could not be brought up to date", path.display())]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite_migration::Error,
+    },
+    /// SQLite refused or failed.
+    #[error("the database failed")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A stored row makes no sense.
+    #[error("row {seq} of table {table} cannot be read: {why}")]
+    Corrupt {
+        /// The table.
+        table: &'static str,
+        /// The row.
+        seq: u64,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A number does not fit the file format.
+    #[error("a number is too large to be stored")]
+    TooLarge,
+    /// The write was refused on purpose, by a test's store.
+    #[error("the write was refused: {0}")]
+    Refused(&'static str),
+}

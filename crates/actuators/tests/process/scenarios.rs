@@ -1,0 +1,278 @@
+//! The scenarios.
+
+use crate::rig::{World, action, command, flag, kill, logged, until};
+use crate::roles::{now, restart, runtime};
+use crate::{Outcome, Scenario};
+use actuators::contract;
+use actuators::process::config;
+use actuators::process::ledger::{self, Outcome as Line};
+use actuators::{Actuator as _, Error, Selector, procfs};
+use base::Millis;
+use recovery::call::{self, Call, Fence, Key, Reconciled, Versions};
+use recovery::isa::ActionKind;
+use rustix::process::Signal;
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+
+pub(crate) const ALL: &[Scenario] = &[
+    ("the_process_actuator_keeps_the_contract", contract_is_kept),
+    ("a_killed_executor_leaves_applied_but_unrecorded", killed_after_the_effect),
+    ("a_killed_executor_leaves_begun_and_the_environment_decides", killed_after_begun),
+    ("half_a_restart_is_unknown_and_is_finished_by_the_same_key", half_a_restart),
+    ("a_restart_in_waves_never_takes_the_next_before_the_last_is_ready", waves),
+    ("a_stopped_process_is_killed_at_once", stopped_is_killed_at_once),
+    ("a_crashed_process_stays_dead", crashed_stays_dead),
+    ("a_killed_supervisor_leaves_nothing_behind", killed_supervisor),
+    ("an_ended_supervisor_leaves_nothing_behind", ended_supervisor),
+    ("a_second_supervisor_is_refused", second_supervisor),
+    ("a_restart_that_cannot_start_again_is_not_called_absent", cannot_start_again),
+    ("without_a_supervisor_nothing_is_claimed", no_supervisor),
+];
+
+fn contract_is_kept() -> Outcome {
+    let world = World::start(0);
+    for revision in [1, 2] {
+        let content = BTreeMap::from([("value".to_owned(), revision.to_string().into_bytes())]);
+        config::publish(world.dir.path(), &flag(), revision, &content).map_err(|error| error.to_string())?;
+    }
+    runtime().block_on(async {
+        world.ready().await?;
+        let report = contract::run(&world).await;
+        let breaches: Vec<String> = report.breaches.iter().map(ToString::to_string).collect();
+        expect(breaches.is_empty(), &breaches.join("\n    "))?;
+        expect(report.kept.len() == 7 * 12 + 6 * 2 + 4 + 3, &format!("{} clauses", report.kept.len()))?;
+        // Ledger and start log agree.
+        let applied = ledger::read(world.dir.path(), "b").map_err(|error| error.to_string())?;
+        let applied = applied.iter().filter(|it| it.action == "Restart" && it.outcome == Line::Applied);
+        for entry in applied {
+            let started = (world.starts_under(&entry.key), logged(&world, "started", &entry.key));
+            expect(started == (1, 1), &format!("{} started {started:?} times", entry.key))?;
+        }
+        Ok(())
+    })
+}
+
+fn killed_after_the_effect() -> Outcome {
+    let world = World::start(1_500);
+    runtime().block_on(async {
+        world.ready().await?;
+        let mut executor = executor(&world, "0", "k/s1", 1);
+        let applied = async || lines(&world, "k/s1").contains(&Line::Applied);
+        until("the restart is applied", applied).await?;
+        expect(executor.is_running(), "the executor answered too early")?;
+        drop(executor);
+        let successor = restart("b", &[0], 2, "k/s1", 2);
+        let reconciled = world.actuator().reconcile(&successor).await;
+        expect(matches!(reconciled, Ok(Reconciled::Applied(_))), &format!("{reconciled:?}"))?;
+        let receipt = world.actuator().perform(&successor).await.map_err(|error| error.to_string())?;
+        expect(world.instance("b", 0).await.ready, "answered before it was ready")?;
+        expect(receipt.fence.version == 1, "the receipt is not the first one's")?;
+        expect(world.starts_under("k/s1") == 1, "started twice")
+    })
+}
+
+/// The executor dies once `begun` is on disk: at once, and some milliseconds later each time.
+fn killed_after_begun() -> Outcome {
+    let world = World::start(0);
+    runtime().block_on(async {
+        world.ready().await?;
+        for (replica, wait_ms) in [(0, 0), (1, 15)] {
+            let key = format!("k/s{replica}");
+            let fence = u64::from(replica) * 2 + 1;
+            let executor = executor(&world, &replica.to_string(), &key, fence);
+            until("the restart is begun", async || lines(&world, &key).contains(&Line::Begun)).await?;
+            tokio::time::sleep(std::time::Duration::from_millis(wait_ms)).await;
+            drop(executor);
+            let successor = restart("b", &[replica], 2, &key, fence + 1);
+            let reconciled = world.actuator().reconcile(&successor).await.map_err(|error| error.to_string())?;
+            let started = logged(&world, "started", &key);
+            match reconciled {
+                Reconciled::Applied(_) => expect(started == 1, &format!("told applied, started {started} times"))?,
+                Reconciled::Absent => expect(started == 0, &format!("told absent, started {started} times"))?,
+                Reconciled::Unknown => return Err("told unknown".into()),
+            }
+            world.actuator().perform(&successor).await.map_err(|error| error.to_string())?;
+            expect(logged(&world, "started", &key) == 1, "started twice")?;
+        }
+        Ok(())
+    })
+}
+
+fn half_a_restart() -> Outcome {
+    let world = World::start(1_500);
+    runtime().block_on(async {
+        world.ready().await?;
+        let executor = executor(&world, "0,1", "k/s1", 1);
+        until("the first is started", async || logged(&world, "started", "k/s1") == 1).await?;
+        drop(executor);
+        let successor = restart("b", &[0, 1], 2, "k/s1", 2);
+        let reconciled = world.actuator().reconcile(&successor).await;
+        expect(reconciled == Ok(Reconciled::Unknown), &format!("{reconciled:?}"))?;
+        world.actuator().perform(&successor).await.map_err(|error| error.to_string())?;
+        expect(world.starts_under("k/s1") == 2, "not each of the two once")?;
+        let reconciled = world.actuator().reconcile(&successor).await;
+        expect(matches!(reconciled, Ok(Reconciled::Applied(_))), &format!("{reconciled:?}"))
+    })
+}
+
+fn waves() -> Outcome {
+    let world = World::start(300);
+    runtime().block_on(async {
+        world.ready().await?;
+        let call = restart("b", &[0, 1], 2, "k/s1", 1);
+        let receipt = world.actuator().perform(&call).await.map_err(|error| error.to_string())?;
+        expect(receipt.after == call.desired, &format!("{receipt:?}"))?;
+        let (first, second) = (world.instance("b", 0).await, world.instance("b", 1).await);
+        expect(first.ready && second.ready, "answered before both were ready")?;
+        expect(first.ready_since_ms <= second.started_at_ms, "the second went before the first was ready")?;
+        expect(first.zone.as_deref() == Some("z1") && second.zone.as_deref() == Some("z2"), "zones")?;
+        let registered = world.proxy.state().await.map_err(|error| error.to_string())?.targets;
+        let addresses: Vec<_> = registered.get("b").into_iter().flatten().map(|it| it.address.clone()).collect();
+        expect(addresses == [first.address, second.address].map(Option::unwrap_or_default), "the proxy's targets")
+    })
+}
+
+fn stopped_is_killed_at_once() -> Outcome {
+    let world = World::start(0);
+    runtime().block_on(async {
+        world.ready().await?;
+        let hung = world.instance("b", 0).await;
+        kill(hung.pid, Signal::STOP);
+        until("it counts as not ready", async || !world.instance("a", 0).await.ready || stopped(&hung)).await?;
+        let began = now();
+        let call = Call { bound: Versions::new(), ..restart("b", &[0], 2, "k/s1", 1) };
+        world.actuator().perform(&call).await.map_err(|error| error.to_string())?;
+        expect(now().since(began) < Millis(4_000), "it was given a grace it could not hear")?;
+        expect(!procfs::is_same(hung.pid, hung.start_time), "the stopped process is still there")
+    })
+}
+
+fn stopped(instance: &actuators::control::Instance) -> bool {
+    procfs::state(instance.pid) == Some('T')
+}
+
+fn crashed_stays_dead() -> Outcome {
+    let world = World::start(0);
+    runtime().block_on(async {
+        world.ready().await?;
+        let before = world.instance("a", 1).await;
+        kill(before.pid, Signal::KILL);
+        until("the end is seen", async || !world.instance("a", 1).await.alive).await?;
+        let seen = world.instance("a", 1).await;
+        expect(!seen.ready && seen.generation == 1, &format!("{seen:?}"))?;
+        let fields = [call::generation("a", 1)].into();
+        let observed = world.actuator().observe(&Selector { fields }).await.map_err(|error| error.to_string())?;
+        expect(observed.state.values().eq(&[0]), &format!("{observed:?}"))?;
+        let starts = world.starts().iter().filter(|line| line.starts_with("a@1 ")).count();
+        expect(starts == 1, "it was started again by nobody's order")
+    })
+}
+
+fn killed_supervisor() -> Outcome {
+    let world = World::start(0);
+    let all = runtime().block_on(async {
+        world.ready().await?;
+        let all = world.processes().await;
+        // Neither a stopped service nor one that only watches its lifeline may stay.
+        kill(world.instance("b", 1).await.pid, Signal::STOP);
+        kill(world.child.id(), Signal::KILL);
+        Ok::<_, String>(all)
+    })?;
+    runtime().block_on(until("everything has ended", async || all.iter().all(|(pid, start)| gone(*pid, *start))))
+}
+
+fn ended_supervisor() -> Outcome {
+    let mut world = World::start(0);
+    runtime().block_on(async {
+        world.ready().await?;
+        let all = world.processes().await;
+        kill(world.instance("a", 0).await.pid, Signal::STOP);
+        drop(world.lifeline.take());
+        until("everything has ended", async || all.iter().all(|(pid, start)| gone(*pid, *start))).await?;
+        let left = ["supervisor.sock", "proxy.json", "instances.json"].map(|name| world.path(name).exists());
+        expect(left == [false; 3], &format!("files are left: {left:?}"))
+    })
+}
+
+fn second_supervisor() -> Outcome {
+    let world = World::start(0);
+    runtime().block_on(world.ready())?;
+    let output = command("role-supervise").arg(world.dir.path()).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    expect(!output.status.success() && said.contains("already runs"), &said)?;
+    runtime().block_on(world.ready())
+}
+
+fn cannot_start_again() -> Outcome {
+    let world = World::start(0);
+    runtime().block_on(async {
+        world.ready().await?;
+        let log = world.path("logs/b@0.log");
+        std::fs::remove_file(&log).and_then(|()| std::fs::create_dir(&log)).map_err(|error| error.to_string())?;
+        let call = restart("b", &[0], 2, "k/s1", 1);
+        let answer = world.actuator().perform(&call).await;
+        expect(answer == Err(Error::TimedOut), &format!("{answer:?}"))?;
+        expect(!world.instance("b", 0).await.alive, "the old process still runs")?;
+        let reconciled = world.actuator().reconcile(&call).await;
+        expect(reconciled == Ok(Reconciled::Unknown), &format!("{reconciled:?}"))?;
+        std::fs::remove_dir(&log).map_err(|error| error.to_string())?;
+        world.actuator().perform(&call).await.map_err(|error| error.to_string())?;
+        expect(world.starts_under("k/s1") == 1, "not started once")
+    })
+}
+
+fn no_supervisor() -> Outcome {
+    let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let actuator = actuators::process::ProcessActuator::open(dir.path()).map_err(|error| error.to_string())?;
+    runtime().block_on(async {
+        let call = restart("b", &[0], 2, "k/s1", 1);
+        let answer = actuator.perform(&call).await;
+        expect(answer == Err(Error::Unavailable), &format!("{answer:?}"))?;
+        let drain = Call {
+            key: Key("k/s2".into()),
+            fence: Fence { epoch: 1, version: 1 },
+            action: action(ActionKind::Drain),
+            desired: [(call::weight("b", 0), 0)].into(),
+            expires_at: Some(now().plus(Millis(60_000))),
+            ..call
+        };
+        let rehearsed = actuator.dry_run(&drain).await;
+        expect(rehearsed == Ok(actuators::DryRun::NotEvaluable), &format!("{rehearsed:?}"))
+    })
+}
+
+/// An executor in a process of its own; killed at the latest when it is dropped.
+struct Executor(Child);
+
+impl Executor {
+    fn is_running(&mut self) -> bool {
+        self.0.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+}
+
+impl Drop for Executor {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn executor(world: &World, replicas: &str, key: &str, fence: u64) -> Executor {
+    let mut command = command("role-restart");
+    command.arg(world.dir.path()).args(["b", replicas, key, &fence.to_string()]);
+    Executor(command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().expect("executor"))
+}
+
+fn lines(world: &World, key: &str) -> Vec<Line> {
+    let entries = ledger::read(world.dir.path(), "b").unwrap_or_default();
+    entries.into_iter().filter(|entry| entry.key == key).map(|entry| entry.outcome).collect()
+}
+
+fn gone(pid: u32, start_time: u64) -> bool {
+    !procfs::is_same(pid, start_time)
+}
+
+fn expect(kept: bool, what: &str) -> Outcome {
+    if kept { Ok(()) } else { Err(what.to_owned()) }
+}

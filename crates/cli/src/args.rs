@@ -1,0 +1,361 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Recovery of distributed systems that you can preview, prove and undo.
+#[derive(Debug, Parser)]
+#[command(name = "stanch", version, max_term_width = 100, after_help = "Start here:\n  stanch recover --sandbox     break and recover a small shop on this machine, in a minute\n  stanch serve                 run the server\n\nExit codes: 0 committed or fine, 2 usage, 3 a check found something, 10 mutated, 20 escalated,\n30 aborted, 40 undone, 50 evidence invalid, 60 out of time, 70 frozen by a hold, 1 internal.")]
+pub(crate) struct Cli {
+    /// Which command.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Take an incident through all stages: preview, decide, commit, converge, seal
+    #[command(after_help = "Examples:\n  stanch recover --sandbox --fault hang --seed 1\n  stanch recover checkout\n  stanch recover checkout --preview --json")]
+    Recover(RecoverArgs),
+    /// The sample shop: real processes to break and recover
+    #[command(subcommand, after_help = "Example:\n  stanch sandbox up && stanch sandbox fault hang --service payments && stanch recover checkout")]
+    Sandbox(SandboxCommand),
+    /// Run the server: promises, telemetry intake, incidents
+    #[command(after_help = "Example:\n  stanch serve --data ./data --topology stanch.toml --platform ./platform")]
+    Serve(ServeArgs),
+    /// Make keys and a first policy in a data directory
+    #[command(after_help = "Example:\n  stanch init --data ./data")]
+    Init(DataArgs),
+    /// Perform the steps of commits; any number may run, any may die
+    #[command(after_help = "Example:\n  stanch executor --server http://127.0.0.1:8001 --data ./data")]
+    Executor(ExecutorArgs),
+    /// Start the services of a topology file, with the traffic proxy
+    #[command(after_help = "Example:\n  stanch supervise stanch.toml --data ./platform")]
+    Supervise(SuperviseArgs),
+    /// The traffic proxy; the supervisor starts it
+    #[command(hide = true)]
+    Proxy(ProxyArgs),
+    /// What must restart together, in which order, and who is hurt
+    #[command(after_help = "Examples:\n  stanch group payments --server http://127.0.0.1:8001\n  stanch group ts-order-service --traces spans.csv.gz --format nezha --declared stanch.toml")]
+    Group(GroupArgs),
+    /// Evidence bundles
+    #[command(subcommand)]
+    Evidence(EvidenceCommand),
+    /// Check the protocol's invariants on a store
+    #[command(after_help = "Example:\n  stanch doctor --data ./data")]
+    Doctor(DoctorArgs),
+    /// The effective configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script
+    #[command(after_help = "Example:\n  stanch completions bash > /etc/bash_completion.d/stanch")]
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `stanch recover`
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The service to recover
+    #[arg(value_name = "SERVICE")]
+    pub(crate) target: Option<String>,
+    /// The service to recover, said unambiguously
+    #[arg(long, value_name = "NAME", conflicts_with = "target")]
+    pub(crate) service: Option<String>,
+    /// Start the sample shop, break it, recover it, and end it
+    #[arg(long)]
+    pub(crate) sandbox: bool,
+    /// With --sandbox: what to break it with
+    #[arg(long, value_enum, default_value_t = Fault::Hang)]
+    pub(crate) fault: Fault,
+    /// With --sandbox: the service to break
+    #[arg(long, value_name = "NAME", default_value = "payments")]
+    pub(crate) fault_service: String,
+    /// With --sandbox: everything random in the shop follows from it
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// With --sandbox: its data directory (a fresh one for each run unless given)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
+    pub(crate) server: String,
+    /// Stop at the decision
+    #[arg(long)]
+    pub(crate) preview: bool,
+    /// Tell one observer to lie, and see it outvoted
+    #[arg(long, value_name = "OBSERVER", num_args = 0..=1, default_missing_value = "probe")]
+    pub(crate) lying_observer: Option<String>,
+    /// Follow an incident that already runs
+    #[arg(long, value_name = "INCIDENT", conflicts_with_all = ["target", "service", "sandbox"])]
+    pub(crate) resume: Option<String>,
+    /// Where to save the evidence bundle
+    #[arg(long, value_name = "FILE")]
+    pub(crate) evidence: Option<PathBuf>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What to break a service with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Fault {
+    /// It accepts connections and never answers
+    Hang,
+    /// Its process is gone
+    Crash,
+    /// It answers far too late
+    Slow,
+}
+
+/// `stanch sandbox`
+#[derive(Debug, Subcommand)]
+pub(crate) enum SandboxCommand {
+    /// Start the shop, a server and an executor
+    #[command(after_help = "Example:\n  stanch sandbox up --data /tmp/shop")]
+    Up(UpArgs),
+    /// End everything that `up` started
+    #[command(after_help = "Example:\n  stanch sandbox down")]
+    Down(ShopArgs),
+    /// Break one replica of a service
+    #[command(after_help = "Example:\n  stanch sandbox fault hang --service payments")]
+    Fault(FaultArgs),
+    /// Show what runs
+    #[command(after_help = "Example:\n  stanch sandbox status --json")]
+    Status(ShopArgs),
+    /// One service of the shop
+    #[command(hide = true)]
+    Service(RawArgs),
+    /// The load generator
+    #[command(hide = true)]
+    Load(RawArgs),
+    /// The scripted agent
+    #[command(hide = true)]
+    Agent(RawArgs),
+}
+
+/// Arguments that the shop's own parts read themselves.
+#[derive(Debug, Args)]
+pub(crate) struct RawArgs {
+    /// `--key value` pairs.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<String>,
+}
+
+/// `stanch sandbox up`
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// Where and how
+    #[command(flatten)]
+    pub(crate) shop: ShopArgs,
+    /// Port of the server; 0 = chosen
+    #[arg(long, default_value_t = 8001)]
+    pub(crate) port: u16,
+    /// Everything random in the shop follows from it
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// Where the shop is.
+#[derive(Debug, Args)]
+pub(crate) struct ShopArgs {
+    /// Its data directory (default: one for this user)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `stanch sandbox fault`
+#[derive(Debug, Args)]
+pub(crate) struct FaultArgs {
+    /// Which fault
+    #[arg(value_enum)]
+    pub(crate) fault: Fault,
+    /// Which service
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: String,
+    /// Chooses the replica
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where
+    #[command(flatten)]
+    pub(crate) shop: ShopArgs,
+}
+
+/// A data directory.
+#[derive(Debug, Args)]
+pub(crate) struct DataArgs {
+    /// The data directory (default: one for this user)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `stanch serve`
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where it keeps everything
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Address to bind
+    #[arg(long)]
+    pub(crate) bind: Option<String>,
+    /// Port (default 8001); 0 = chosen and printed
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// The topology file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) topology: Option<PathBuf>,
+    /// The supervisor's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) platform: Option<PathBuf>,
+    /// The policy file (default: policy.toml in the data directory)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Start no executor
+    #[arg(long)]
+    pub(crate) no_executor: bool,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    pub(crate) lifeline: bool,
+}
+
+/// `stanch executor`
+#[derive(Debug, Args)]
+pub(crate) struct ExecutorArgs {
+    /// The server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
+    pub(crate) server: String,
+    /// The directory with the executor's key
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The topology file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) topology: Option<PathBuf>,
+    /// The supervisor's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) platform: Option<PathBuf>,
+    /// Lease of its tasks in milliseconds
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) lease_ms: u64,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    pub(crate) lifeline: bool,
+}
+
+/// `stanch supervise`
+#[derive(Debug, Args)]
+pub(crate) struct SuperviseArgs {
+    /// The topology file
+    pub(crate) file: PathBuf,
+    /// Where it keeps sockets, logs and ledgers
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// End when standard input closes
+    #[arg(long, hide = true)]
+    pub(crate) lifeline: bool,
+}
+
+/// `stanch proxy`
+#[derive(Debug, Args)]
+pub(crate) struct ProxyArgs {
+    /// The topology file
+    pub(crate) file: PathBuf,
+    /// The supervisor's directory
+    #[arg(long)]
+    pub(crate) data: PathBuf,
+}
+
+/// `stanch group`
+#[derive(Debug, Args)]
+pub(crate) struct GroupArgs {
+    /// The service that would be restarted
+    pub(crate) service: String,
+    /// Answer from a trace file (gzip is read too)
+    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    pub(crate) traces: Option<PathBuf>,
+    /// Answer from a running server
+    #[arg(long, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Format of the trace file (default: from its first bytes)
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<TraceFormat>,
+    /// Topology file with coupling, declared edges and objectives
+    #[arg(long, value_name = "FILE")]
+    pub(crate) declared: Option<PathBuf>,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Formats of trace files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TraceFormat {
+    /// OpenTelemetry JSON, one export request a line or one in all
+    OtlpJson,
+    /// Jaeger's HTTP API JSON
+    Jaeger,
+    /// Nezha's compact CSV, with its dictionary beside it
+    Nezha,
+}
+
+/// `stanch evidence`
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvidenceCommand {
+    /// Verify a bundle offline: exit 0 sound, 50 not
+    #[command(after_help = "Examples:\n  stanch evidence verify inc-….stanch\n  stanch evidence verify inc-….stanch --trust keys.json")]
+    Verify {
+        /// The bundle
+        file: PathBuf,
+        /// Keys it must be signed with
+        #[arg(long, value_name = "KEYS")]
+        trust: Option<PathBuf>,
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch an incident's bundle from a server
+    #[command(after_help = "Example:\n  stanch evidence export 7kq2… --out inc.stanch")]
+    Export {
+        /// The incident
+        incident: String,
+        /// The server
+        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
+        server: String,
+        /// Where to write it
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// List the records of a bundle
+    #[command(after_help = "Example:\n  stanch evidence show inc-….stanch")]
+    Show {
+        /// The bundle
+        file: PathBuf,
+        /// JSON on stdout
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `stanch doctor`
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Which store
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+}
+
+/// `stanch config`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show every value and where it comes from
+    #[command(after_help = "Example:\n  stanch config show --data ./data")]
+    Show(DataArgs),
+}

@@ -1,0 +1,75 @@
+//! `stanch evidence`: bundles, offline.
+
+use super::follow;
+use crate::failure::Failure;
+use governance::bundle::{Trust, verify as verify_bundle};
+use std::path::{Path, PathBuf};
+
+/// Exit 0 when sound, 50 when not.
+pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8, Failure> {
+    let bytes = read(file)?;
+    let pinned = match trust {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+            let keys = Trust::parse(&text);
+            Some(keys.ok_or_else(|| Failure::usage(format!("{} is not a list of verifier keys", path.display())).next("use the trust.keys file that `stanch init` wrote"))?)
+        }
+        None => None,
+    };
+    match verify_bundle(&bytes, pinned.as_ref()) {
+        Ok(verified) => {
+            let name = trust.map(|path| path.display().to_string()).unwrap_or_default();
+            if json {
+                println!(
+                    "{}",
+                    serde_json::json!({
+                        "verified": true, "pinned": verified.is_pinned, "incident": verified.incident, "outcome": verified.outcome,
+                        "records": verified.records, "log": verified.origin, "log_size": verified.log_size, "notes": verified.notes,
+                    })
+                );
+            } else {
+                println!("{}", verified.first_line(&name));
+                println!("incident {} · outcome {} · {} records · log {} of {} entries", verified.incident, verified.outcome, verified.records, verified.origin, verified.log_size);
+                for note in &verified.notes {
+                    println!("note: {note}");
+                }
+            }
+            Ok(0)
+        }
+        Err(error) => {
+            if json {
+                println!("{}", serde_json::json!({ "verified": false, "code": error.code.to_string(), "member": error.member, "why": error.why }));
+            }
+            Err(Failure { exit: 50, message: format!("NOT VERIFIED {error}"), next: Some("ask for the file again from who sealed it; do not rely on this copy".into()) })
+        }
+    }
+}
+
+/// Saves an incident's bundle.
+pub(crate) async fn export(incident: &str, server: &str, out: Option<PathBuf>) -> Result<u8, Failure> {
+    let bytes = follow::bundle(server, incident).await?;
+    let path = out.unwrap_or_else(|| PathBuf::from(format!("inc-{incident}.stanch")));
+    std::fs::write(&path, &bytes).map_err(|error| Failure::internal(format!("{}: {error}", path.display())))?;
+    println!("{}", path.display());
+    Ok(0)
+}
+
+/// Lists a bundle's records in order.
+pub(crate) fn show(file: &Path, json: bool) -> Result<u8, Failure> {
+    let bytes = read(file)?;
+    let records = governance::bundle::records(&bytes);
+    let records = records.map_err(|error| Failure { exit: 50, message: error.to_string(), next: None })?;
+    for (index, record) in &records {
+        let shown = record.render();
+        if json {
+            println!("{}", serde_json::json!({ "index": index, "record": shown }));
+        } else {
+            println!("{index:>6}  {:<12} {}", record.record.kind(), record.common.principal);
+        }
+    }
+    Ok(0)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())).next("stanch evidence export INCIDENT"))
+}

@@ -1,0 +1,78 @@
+//! Opening an incident on a server and following it.
+
+use crate::failure::Failure;
+use client::Client;
+use serde::Deserialize;
+use server::incidents::view::View;
+use std::time::Duration;
+
+/// How often the incident is asked about.
+const EVERY: Duration = Duration::from_millis(100);
+/// LIMIT: answers missed in a row before the server counts as gone.
+const MISSED_MAX: u32 = 100;
+
+/// What is asked of the server.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Ask {
+    pub(crate) target: String,
+    pub(crate) preview: bool,
+    pub(crate) lying_observer: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Opened {
+    incident: String,
+}
+
+/// A client of the server.
+pub(crate) fn connect(server: &str) -> Result<Client, Failure> {
+    Client::new(server).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Opens an incident; answers its id.
+pub(crate) async fn open(server: &str, ask: &Ask) -> Result<String, Failure> {
+    let body = serde_json::to_vec(ask).map_err(anyhow::Error::from)?;
+    let answer = connect(server)?.post_bytes("/incidents", body).await;
+    let (status, bytes) = answer.map_err(|error| {
+        Failure::internal(format!("no server at {server}: {error}")).next("stanch sandbox up, or stanch serve, or --server URL")
+    })?;
+    if status == 201 {
+        let opened: Opened = serde_json::from_slice(&bytes).map_err(anyhow::Error::from)?;
+        return Ok(opened.incident);
+    }
+    Err(Failure::usage(String::from_utf8_lossy(&bytes).into_owned()).next("stanch group SERVICE --server URL lists what the graph knows of a service"))
+}
+
+/// Follows an incident to its end; hands every new line to `each`.
+pub(crate) async fn follow(server: &str, incident: &str, mut each: impl FnMut(&str)) -> Result<View, Failure> {
+    let client = connect(server)?;
+    let (mut shown, mut missed) = (0, 0);
+    loop {
+        match client.get_json::<View>(&format!("/incidents/{incident}")).await {
+            Ok((200, view)) => {
+                missed = 0;
+                for line in view.lines.iter().skip(shown) {
+                    each(line);
+                }
+                shown = shown.max(view.lines.len());
+                if view.outcome.is_some() {
+                    return Ok(view);
+                }
+            }
+            Ok((404, _)) => return Err(Failure::usage(format!("no incident `{incident}` on {server}"))),
+            Ok(_) | Err(_) => missed += 1,
+        }
+        if missed > MISSED_MAX {
+            return Err(Failure::internal(format!("{server} does not answer any more"))
+                .next(format!("stanch recover --resume {incident} --server {server}, once it is back: the incident goes on by itself")));
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// The sealed bundle.
+pub(crate) async fn bundle(server: &str, incident: &str) -> Result<Vec<u8>, Failure> {
+    let answer = connect(server)?.get_bytes(&format!("/incidents/{incident}/bundle")).await;
+    let (status, bytes) = answer.map_err(|error| Failure::internal(format!("no server at {server}: {error}")))?;
+    if status == 200 { Ok(bytes) } else { Err(Failure::usage(String::from_utf8_lossy(&bytes).into_owned())) }
+}

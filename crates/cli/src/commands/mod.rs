@@ -1,0 +1,61 @@
+//! One module per command.
+
+mod evidence;
+mod follow;
+mod group;
+mod recover;
+mod run;
+mod shop;
+mod show;
+mod store;
+
+use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, SandboxCommand};
+use crate::failure::Failure;
+use clap::CommandFactory as _;
+use std::path::PathBuf;
+
+/// Runs a command; answers its exit code.
+pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
+    match cli.command {
+        Command::Recover(args) => Box::pin(recover::run(args)).await,
+        Command::Sandbox(command) => shop(command).await,
+        Command::Serve(args) => Box::pin(run::serve(args)).await,
+        Command::Init(args) => store::init(&args),
+        Command::Executor(args) => Box::pin(run::executor(args)).await,
+        Command::Supervise(args) => run::supervise(args).await,
+        Command::Proxy(args) => run::proxy(args).await,
+        Command::Group(args) => group::run(&args).await,
+        Command::Evidence(EvidenceCommand::Verify { file, trust, json }) => evidence::verify(&file, trust.as_deref(), json),
+        Command::Evidence(EvidenceCommand::Export { incident, server, out }) => evidence::export(&incident, &server, out).await,
+        Command::Evidence(EvidenceCommand::Show { file, json }) => evidence::show(&file, json),
+        Command::Doctor(args) => store::doctor(&args.data),
+        Command::Config(ConfigCommand::Show(args)) => store::config(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "stanch", &mut std::io::stdout());
+            Ok(0)
+        }
+    }
+}
+
+async fn shop(command: SandboxCommand) -> Result<u8, Failure> {
+    match command {
+        SandboxCommand::Up(args) => shop::up(args).await,
+        SandboxCommand::Down(args) => shop::down(args).await,
+        SandboxCommand::Fault(args) => shop::fault(args).await,
+        SandboxCommand::Status(args) => shop::status(args).await,
+        SandboxCommand::Service(args) => shop::process("service", &args.rest).await,
+        SandboxCommand::Load(args) => shop::process("load", &args.rest).await,
+        SandboxCommand::Agent(args) => shop::process("agent", &args.rest).await,
+    }
+}
+
+/// The data directory of this user for `name`, unless one is given.
+pub(crate) fn data_dir(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Failure> {
+    if let Some(given) = given {
+        return std::path::absolute(&given).map_err(|error| Failure::usage(format!("{}: {error}", given.display())));
+    }
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
+    let state = state.ok_or_else(|| Failure::usage("there is no home directory here").next("the same command with --data DIR"))?;
+    Ok(state.join("stanch").join(name))
+}

@@ -1,0 +1,226 @@
+//! `stanch recover`: one incident, end to end.
+
+use super::follow::{self, Ask};
+use super::shop::{self, Shop};
+use crate::args::RecoverArgs;
+use crate::failure::Failure;
+use governance::bundle::verify;
+use rustix::process::{Pid, Signal, kill_process};
+use server::incidents::view::{EvidenceView, View};
+use server::process::ledger;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The service a person asks to recover in the shop.
+const SHOP_TARGET: &str = "checkout";
+/// The policy's baseline: normal seconds before anything is broken.
+const BASELINE: Duration = Duration::from_millis(7_000);
+/// How long the graph may take to become sure.
+const MATURE_MAX: Duration = Duration::from_secs(40);
+/// How often ledgers are looked at for the moment to kill the executor.
+const LEDGER_EVERY: Duration = Duration::from_millis(5);
+
+/// What the run did besides following: killed an executor, compared logs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shown {
+    killed_at_ms: Option<i64>,
+    repeated: u32,
+}
+
+pub(crate) async fn run(args: RecoverArgs) -> Result<u8, Failure> {
+    if args.sandbox {
+        return Box::pin(in_the_shop(args)).await;
+    }
+    let incident = match (&args.resume, args.target.clone().or(args.service.clone())) {
+        (Some(incident), _) => incident.clone(),
+        (None, Some(target)) => {
+            let ask = Ask { target, preview: args.preview, lying_observer: args.lying_observer.clone() };
+            follow::open(&args.server, &ask).await?
+        }
+        (None, None) => return Err(Failure::usage("which service?").next("stanch recover checkout, or stanch recover --sandbox")),
+    };
+    let view = follow::follow(&args.server, &incident, |line| say(args.json, line)).await?;
+    let mut view = view;
+    let path = args.evidence.clone().unwrap_or_else(|| PathBuf::from(format!("inc-{incident}.stanch")));
+    if view.evidence.is_some() {
+        save_and_verify(&args.server, &mut view, &path, args.json, false).await?;
+    }
+    finish(&view, args.json)
+}
+
+/// Up, broken, recovered, ended: one command.
+async fn in_the_shop(args: RecoverArgs) -> Result<u8, Failure> {
+    let began = Instant::now();
+    let dir = match &args.data {
+        Some(dir) => std::path::absolute(dir)?,
+        None => fresh_dir()?,
+    };
+    std::fs::create_dir_all(&dir)?;
+    say(args.json, &format!("policy {}", sandbox::POLICY_FILE));
+    let ended = tokio::select! {
+        ended = Box::pin(show(&args, &dir, began)) => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::internal("interrupted; the shop has been ended")),
+        () = terminated() => Err(Failure::internal("terminated; the shop has been ended")),
+    };
+    // Whatever happened, nothing stays: the supervisor ends everything it started.
+    Shop::at(&dir).end().await;
+    ended
+}
+
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => drop(terminate.recv().await),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn show(args: &RecoverArgs, dir: &Path, began: Instant) -> Result<u8, Failure> {
+    let mut running = shop::start(dir, 0, args.seed, true).await?;
+    let target = args.target.clone().or(args.service.clone()).unwrap_or_else(|| SHOP_TARGET.to_owned());
+    say(args.json, &format!("shop           up in {}: real processes, server {}", seconds(began.elapsed()), running.url));
+    let sure = mature(&running, &target, &args.fault_service, began).await?;
+    say(args.json, &format!("graph          {} after {}: at most {} of requests could differ", sure.level, seconds(began.elapsed()), super::show::percent(sure.miss_ppm)));
+    let broken = shop::inject(dir, &args.fault_service, args.fault, args.seed).await?;
+    say(args.json, &format!("fault          {} {}@{} (process {})", shop::fault_word(args.fault), broken.service, broken.replica, broken.pid));
+    let lying = args.lying_observer.clone().unwrap_or_else(|| "probe".to_owned());
+    let ask = Ask { target, preview: args.preview, lying_observer: Some(lying) };
+    let incident = follow::open(&running.url, &ask).await?;
+    let killer = tokio::spawn(kill_after_effect(dir.to_owned(), args.fault_service.clone()));
+    let json = args.json;
+    let view = follow::follow(&running.url, &incident, |line| say(json, line)).await;
+    killer.abort();
+    let killed_at_ms = killer.await.ok().flatten();
+    let mut view = view?;
+    let shown = Shown { killed_at_ms, repeated: repeated(dir)? };
+    complete(&mut view, shown, json);
+    if view.evidence.is_some() {
+        let path = args.evidence.clone().unwrap_or_else(|| dir.join(format!("inc-{incident}.stanch")));
+        save_and_verify(&running.url, &mut view, &path, json, true).await?;
+    }
+    running.end().await;
+    say(json, &format!("took           {} in all; the shop has ended, its data is in {}", seconds(began.elapsed()), dir.display()));
+    finish(&view, json)
+}
+
+/// Waits until the graph is sure about everything a recovery may touch, and a whole baseline has passed.
+async fn mature(shop: &Shop, target: &str, broken: &str, began: Instant) -> Result<shop::Sure, Failure> {
+    let client = follow::connect(&shop.url)?;
+    let path = format!("/topology/permission?services=gateway,{target},{broken}");
+    let ready = Instant::now();
+    loop {
+        let answer = client.get_json::<shop::Sure>(&path).await;
+        let reasons = match answer {
+            Ok((200, sure)) if sure.level == "full" && ready.elapsed() >= BASELINE => return Ok(sure),
+            Ok((_, sure)) => sure.reasons.join(", "),
+            Err(error) => error.to_string(),
+        };
+        if began.elapsed() > MATURE_MAX {
+            return Err(Failure::internal(format!("the graph is not sure enough after {}: {reasons}", seconds(began.elapsed()))));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Kills the executor with SIGKILL in the moment between an effect and its record: the ledger says *applied*, and the
+/// executor is still waiting for readiness before it answers.
+async fn kill_after_effect(dir: PathBuf, service: String) -> Option<i64> {
+    loop {
+        let lines = ledger::read(&dir, &service).unwrap_or_default();
+        if lines.iter().any(|line| line.action == "Restart" && line.outcome == ledger::Outcome::Applied) {
+            let pid = std::fs::read_to_string(dir.join(shop::SERVER_DIR).join(server::serve::EXECUTOR_FILE)).ok()?;
+            let pid = Pid::from_raw(pid.trim().parse().ok()?)?;
+            kill_process(pid, Signal::KILL).ok()?;
+            return Some(server::engine::Env::real().now().0);
+        }
+        tokio::time::sleep(LEDGER_EVERY).await;
+    }
+}
+
+/// Keys that took effect more than once, by the ledgers and by the services' own start logs.
+fn repeated(dir: &Path) -> Result<u32, Failure> {
+    let mut applied: BTreeMap<String, u32> = BTreeMap::new();
+    let mut started: BTreeMap<String, u32> = BTreeMap::new();
+    for profile in &sandbox::profile::PROFILES {
+        let lines = ledger::read(dir, profile.name)?;
+        for line in lines.iter().filter(|line| line.outcome == ledger::Outcome::Applied) {
+            *applied.entry(format!("{} {}", profile.name, line.key)).or_default() += 1;
+        }
+        for start in sandbox::starts::read(dir, profile.name)?.iter().filter(|start| !start.key.is_empty() && start.generation > 1) {
+            *started.entry(format!("{}@{} {}", profile.name, start.replica, start.key)).or_default() += 1;
+        }
+    }
+    let extra = |counts: &BTreeMap<String, u32>| counts.values().map(|count| count - 1).sum::<u32>();
+    Ok(extra(&applied).max(extra(&started)))
+}
+
+fn complete(view: &mut View, shown: Shown, json: bool) {
+    view.commit.repeated = shown.repeated;
+    let Some(killed) = shown.killed_at_ms else { return };
+    view.commit.executor_killed = true;
+    let successor = view.commit.executors.iter().find(|(_, at)| *at > killed);
+    view.commit.takeover_ms = successor.and_then(|(_, at)| u64::try_from(at - killed).ok());
+    let took = view.commit.takeover_ms.map_or("not seen".to_owned(), |ms| seconds(Duration::from_millis(ms)));
+    say(json, &format!("killed         an executor with SIGKILL after an effect and before its record; successor after {took}; repeated: {}", shown.repeated));
+}
+
+/// Saves the bundle, verifies it offline, and, when asked, shows that a flipped byte is found.
+async fn save_and_verify(server: &str, view: &mut View, path: &Path, json: bool, flip: bool) -> Result<(), Failure> {
+    let bytes = follow::bundle(server, &view.incident).await?;
+    std::fs::write(path, &bytes).map_err(|error| Failure::internal(format!("{}: {error}", path.display())))?;
+    let verified = verify(&bytes, None);
+    let shown = view.evidence.get_or_insert_with(EvidenceView::default);
+    shown.file = path.display().to_string();
+    shown.digest = base::Digest::of(&bytes).to_string();
+    shown.verified = verified.is_ok();
+    match verified {
+        Ok(found) => say(json, &format!("verified       {} · {} records · {}", found.first_line(""), found.records, path.display())),
+        Err(error) => return Err(Failure { exit: 50, message: format!("the evidence does not verify: {error}"), next: None }),
+    }
+    if flip {
+        let mut tampered = bytes;
+        let at = tampered.len() / 2;
+        if let Some(byte) = tampered.get_mut(at) {
+            *byte ^= 1;
+        }
+        match verify(&tampered, None) {
+            Err(error) => say(json, &format!("tampered       one bit flipped at byte {at}: refused, {}", error.code)),
+            Ok(_) => return Err(Failure { exit: 50, message: "a tampered copy was not refused".into(), next: None }),
+        }
+    }
+    Ok(())
+}
+
+fn finish(view: &View, json: bool) -> Result<u8, Failure> {
+    if json {
+        println!("{}", serde_json::to_string(view).map_err(anyhow::Error::from)?);
+    }
+    Ok(view.exit.unwrap_or(1))
+}
+
+fn fresh_dir() -> Result<PathBuf, Failure> {
+    let now = server::engine::Env::real().now().0;
+    let dir = std::env::temp_dir().join(format!("stanch-{now}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100)
+}
+
+/// Lines for people go to stdout, or to stderr when stdout carries JSON.
+fn say(json: bool, line: &str) {
+    if json {
+        eprintln!("{line}");
+    } else {
+        anstream::println!("{}", colored(line));
+    }
+}
+
+fn colored(line: &str) -> String {
+    let marks = [("REFUSED", "\u{1b}[31m"), ("✗", "\u{1b}[33m"), ("VERIFIED", "\u{1b}[32m"), ("converged", "\u{1b}[32m")];
+    marks.iter().fold(line.to_owned(), |line, (word, color)| line.replace(word, &format!("{color}{word}\u{1b}[0m")))
+}

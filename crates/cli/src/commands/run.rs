@@ -1,0 +1,126 @@
+//! The long-running processes: server, executor, supervisor, proxy.
+
+use super::data_dir;
+use crate::args::{ExecutorArgs, ProxyArgs, ServeArgs, SuperviseArgs};
+use crate::failure::Failure;
+use base::Millis;
+use rustix::fd::AsFd as _;
+use server::config::Flags;
+use server::remediation::executor::{self, ExecutorOptions};
+use server::serve::Ready;
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+
+/// `stanch serve`
+pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
+    logs();
+    let data = data_dir(args.data.data.clone(), "server")?;
+    std::fs::create_dir_all(&data)?;
+    let flags = Flags {
+        bind: args.bind,
+        port: args.port,
+        topology: absolute(args.topology)?,
+        platform: absolute(args.platform)?,
+        policy: absolute(args.policy)?,
+        no_executor: args.no_executor,
+    };
+    let json = args.data.json;
+    let announce = move |ready: &Ready| {
+        if json {
+            println!("{}", serde_json::to_string(ready).unwrap_or_default());
+        } else {
+            println!("listening on {}   policy {}   data {}", ready.url, ready.policy, ready.data);
+        }
+    };
+    let stop = stopped(args.lifeline);
+    match server::serve::serve(&data, &flags, stop, announce).await {
+        Ok(()) => Ok(0),
+        Err(error @ server::serve::ServeError::Listen { .. }) => {
+            Err(Failure::internal(error.to_string()).next("stanch serve --port 0, which takes a free port and prints it"))
+        }
+        Err(error) => Err(Failure::internal(format!("{:#}", anyhow::Error::from(error)))),
+    }
+}
+
+/// `stanch executor`
+pub(crate) async fn executor(args: ExecutorArgs) -> Result<u8, Failure> {
+    logs();
+    let missing = |what: &str| Failure::usage(format!("an executor needs --{what}")).next("stanch executor --help");
+    let topology = args.topology.ok_or_else(|| missing("topology"))?;
+    let options = ExecutorOptions {
+        server: args.server,
+        data: data_dir(args.data, "server")?,
+        topology: executor::topology(&topology).map_err(|error| Failure::usage(error.to_string()))?,
+        platform: args.platform.ok_or_else(|| missing("platform"))?,
+        lease: Millis(args.lease_ms),
+    };
+    let stop = stopped(args.lifeline);
+    executor::run(options, stop).await.map_err(|error| Failure::internal(error.to_string()))?;
+    Ok(0)
+}
+
+/// `stanch supervise`
+pub(crate) async fn supervise(args: SuperviseArgs) -> Result<u8, Failure> {
+    logs();
+    let file = absolute(Some(args.file))?.unwrap_or_default();
+    let dir = absolute(Some(args.data))?.unwrap_or_default();
+    let options = server::supervisor::Options {
+        topology_file: file.clone(),
+        dir,
+        exe: std::env::current_exe()?,
+        proxy_command: ["{self}", "proxy", "--data", "{data}"].map(str::to_owned).into_iter().chain([file.display().to_string()]).collect(),
+        parent_lifeline: args.lifeline,
+    };
+    let ran = server::supervisor::run(options).await;
+    ran.map_err(|error| Failure::internal(format!("{:#}", anyhow::Error::from(error))))?;
+    Ok(0)
+}
+
+/// `stanch proxy`
+pub(crate) async fn proxy(args: ProxyArgs) -> Result<u8, Failure> {
+    logs();
+    let options = server::proxy::Options {
+        dir: args.data.clone(),
+        topology: server::topology::load(&args.file).map_err(|error| Failure::usage(error.to_string()))?,
+        lifeline: true,
+    };
+    server::proxy::run(options).await.map_err(|error| Failure::internal(error.to_string()))?;
+    Ok(0)
+}
+
+fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {
+    path.map(|path| std::path::absolute(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))).transpose()
+}
+
+/// Logs to stderr; `STANCH_LOG` chooses how much.
+pub(crate) fn logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("STANCH_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    // A second call, in a test's process, changes nothing.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// Cancelled by SIGINT, SIGTERM, or, with a lifeline, the end of standard input.
+fn stopped(lifeline: bool) -> CancellationToken {
+    let stop = CancellationToken::new();
+    let signalled = stop.clone();
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        signalled.cancel();
+    });
+    if lifeline {
+        let ended = stop.clone();
+        // A thread, because standard input cannot be polled when it is a file.
+        std::thread::spawn(move || {
+            let mut buffer = [0_u8; 64];
+            while rustix::io::read(std::io::stdin().as_fd(), &mut buffer).is_ok_and(|count| count > 0) {}
+            ended.cancel();
+        });
+    }
+    stop
+}

@@ -1,0 +1,258 @@
+//! `stanch sandbox`: the sample shop, started as one topology file under the general supervisor.
+
+use super::data_dir;
+use super::show::table;
+use crate::args::{Fault as FaultArg, FaultArgs, ShopArgs, UpArgs};
+use crate::failure::Failure;
+use sandbox::fault::{self, Broken, Fault};
+use sandbox::prepare::{Options, prepare};
+use serde::Deserialize;
+use server::control::Supervisor;
+use server::serve::{Ready, SERVER_FILE};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+/// Directory of the server's own data inside the shop's.
+pub(crate) const SERVER_DIR: &str = "server";
+/// How long the shop may take to start.
+const START_MAX: Duration = Duration::from_secs(30);
+/// How long it may take to end.
+const END_MAX: Duration = Duration::from_secs(10);
+/// How often files and sockets are looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A running shop.
+pub(crate) struct Shop {
+    pub(crate) dir: PathBuf,
+    pub(crate) url: String,
+    child: Option<tokio::process::Child>,
+}
+
+/// Starts shop, server and executor. `attached`: they end when this process ends, however it ends.
+pub(crate) async fn start(dir: &Path, port: u16, seed: u64, attached: bool) -> Result<Shop, Failure> {
+    if Supervisor::new(dir).status().await.is_ok() {
+        return Err(Failure::usage(format!("a shop already runs on {}", dir.display())).next("stanch sandbox down"));
+    }
+    let port = if port == 0 { free_port()? } else { port };
+    let url = format!("http://127.0.0.1:{port}");
+    let _ = std::fs::remove_file(dir.join(SERVER_DIR).join(SERVER_FILE));
+    let prepared = prepare(dir, &Options { seed, ..Options::new(&url) })?;
+    add_server(&prepared.topology, port)?;
+    let settings = format!("[[agent]]\nname = \"agent/acme\"\nrole = \"planning\"\nurl = \"{}\"\n", prepared.agent_url);
+    std::fs::create_dir_all(dir.join(SERVER_DIR))?;
+    std::fs::write(dir.join(SERVER_DIR).join("config.toml"), settings)?;
+    let child = spawn_supervisor(dir, &prepared.topology, attached)?;
+    let mut shop = Shop { dir: dir.to_owned(), url, child: Some(child) };
+    if let Err(failure) = shop.wait_ready(&prepared.load_url).await {
+        shop.end().await;
+        return Err(failure);
+    }
+    if !attached {
+        shop.child = None;
+    }
+    Ok(shop)
+}
+
+/// The server is one more process under the supervisor.
+fn add_server(topology: &Path, port: u16) -> Result<(), Failure> {
+    let mut text = std::fs::read_to_string(topology)?;
+    let arguments = [
+        "{self}", "serve", "--lifeline", "--json", "--data", "{data}/server", "--port", &port.to_string(), "--topology",
+        "{data}/stanch.toml", "--platform", "{data}", "--policy", "{data}/sandbox.policy.toml",
+    ];
+    text.push_str(&format!("\n[process.server]\nrun = {arguments:?}\n"));
+    std::fs::write(topology, text)?;
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "the command line starts the supervisor, which is this same program")]
+fn spawn_supervisor(dir: &Path, topology: &Path, attached: bool) -> Result<tokio::process::Child, Failure> {
+    let log = std::fs::File::create(dir.join("supervisor.log"))?;
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.arg("supervise").arg(topology).arg("--data").arg(dir);
+    if attached {
+        command.arg("--lifeline");
+    }
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    let mut command = tokio::process::Command::from(command);
+    let stdin = if attached { Stdio::piped() } else { Stdio::null() };
+    Ok(command.stdin(stdin).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log)).spawn()?)
+}
+
+fn free_port() -> Result<u16, Failure> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+impl Shop {
+    async fn wait_ready(&mut self, load_url: &str) -> Result<(), Failure> {
+        let began = tokio::time::Instant::now();
+        loop {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait()?
+            {
+                let log = std::fs::read_to_string(self.dir.join("supervisor.log")).unwrap_or_default();
+                return Err(Failure::internal(format!("the shop's supervisor ended with {status}: {}", log.trim())));
+            }
+            if self.is_ready(load_url).await {
+                return Ok(());
+            }
+            if began.elapsed() > START_MAX {
+                return Err(Failure::internal(format!("the shop was not ready after {} s; its logs are in {}", START_MAX.as_secs(), self.dir.join("logs").display())));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn is_ready(&self, load_url: &str) -> bool {
+        let Ok(status) = Supervisor::new(&self.dir).status().await else { return false };
+        let all = !status.instances.is_empty() && status.instances.iter().all(|instance| instance.ready);
+        if !all || server_url(&self.dir).as_deref() != Some(&self.url) {
+            return false;
+        }
+        let since = base::Timestamp(0);
+        let record = server::platform::read_record(&format!("{load_url}/record"), since).await;
+        record.is_ok_and(|seconds| seconds.iter().any(|second| second.ok > 0))
+    }
+
+    /// Ends everything and waits until it has ended.
+    pub(crate) async fn end(&mut self) {
+        // An answer may be lost with the supervisor; what counts is that it is gone.
+        let _ = Supervisor::new(&self.dir).shutdown().await;
+        if let Some(mut child) = self.child.take() {
+            drop(child.stdin.take());
+            if tokio::time::timeout(END_MAX, child.wait()).await.is_err() {
+                let _ = child.kill().await;
+            }
+        } else {
+            gone(&self.dir).await;
+        }
+    }
+}
+
+async fn gone(dir: &Path) -> bool {
+    let began = tokio::time::Instant::now();
+    while Supervisor::new(dir).status().await.is_ok() {
+        if began.elapsed() > END_MAX {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    true
+}
+
+/// Where the shop's server listens.
+pub(crate) fn server_url(dir: &Path) -> Option<String> {
+    let text = std::fs::read(dir.join(SERVER_DIR).join(SERVER_FILE)).ok()?;
+    let ready: Ready = serde_json::from_slice(&text).ok()?;
+    Some(ready.url)
+}
+
+/// Breaks one replica.
+pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64) -> Result<Broken, Failure> {
+    let kind = match kind {
+        FaultArg::Hang => Fault::Hang,
+        FaultArg::Crash => Fault::Crash,
+        FaultArg::Slow => Fault::Slow,
+    };
+    let known: Vec<&str> = sandbox::profile::PROFILES.iter().filter(|profile| profile.replicas > 1).map(|profile| profile.name).collect();
+    if !known.contains(&service) {
+        return Err(Failure::usage(format!("`{service}` cannot be broken; these can: {}", known.join(", "))));
+    }
+    let broken = fault::inject(dir, service, kind, seed).await;
+    broken.map_err(|error| Failure::usage(format!("{error:#}")).next("stanch sandbox up"))
+}
+
+pub(crate) async fn up(args: UpArgs) -> Result<u8, Failure> {
+    let dir = data_dir(args.shop.data, "sandbox")?;
+    std::fs::create_dir_all(&dir)?;
+    let shop = start(&dir, args.port, args.seed, false).await?;
+    if args.shop.json {
+        println!("{}", serde_json::json!({ "url": shop.url, "data": shop.dir, "policy": sandbox::POLICY_FILE }));
+    } else {
+        println!("policy {}", sandbox::POLICY_FILE);
+        println!("the shop runs: server {} · data {}", shop.url, shop.dir.display());
+        println!("break it:   stanch sandbox fault hang --service payments{}", given(&shop.dir)?);
+        println!("recover it: stanch recover checkout{}", if args.port == 8001 { String::new() } else { format!(" --server {}", shop.url) });
+        println!("end it:     stanch sandbox down{}", given(&shop.dir)?);
+    }
+    Ok(0)
+}
+
+/// ` --data DIR` where it is not the usual one.
+fn given(dir: &Path) -> Result<String, Failure> {
+    let usual = data_dir(None, "sandbox").ok();
+    Ok(if usual.as_deref() == Some(dir) { String::new() } else { format!(" --data {}", dir.display()) })
+}
+
+pub(crate) async fn down(args: ShopArgs) -> Result<u8, Failure> {
+    let dir = data_dir(args.data, "sandbox")?;
+    let ran = Supervisor::new(&dir).status().await.is_ok();
+    if ran {
+        let mut shop = Shop { dir: dir.clone(), url: String::new(), child: None };
+        shop.end().await;
+    }
+    if args.json {
+        println!("{}", serde_json::json!({ "ended": ran }));
+    } else {
+        println!("{}", if ran { "the shop has ended" } else { "no shop ran" });
+    }
+    Ok(0)
+}
+
+pub(crate) async fn fault(args: FaultArgs) -> Result<u8, Failure> {
+    let dir = data_dir(args.shop.data, "sandbox")?;
+    let broken = inject(&dir, &args.service, args.fault, args.seed).await?;
+    if args.shop.json {
+        println!("{}", serde_json::to_string(&broken).map_err(anyhow::Error::from)?);
+    } else {
+        println!("{} · {}@{} · process {}", fault_word(args.fault), broken.service, broken.replica, broken.pid);
+    }
+    Ok(0)
+}
+
+/// The fault in a word.
+pub(crate) fn fault_word(fault: FaultArg) -> &'static str {
+    match fault {
+        FaultArg::Hang => "hang",
+        FaultArg::Crash => "crash",
+        FaultArg::Slow => "slow",
+    }
+}
+
+pub(crate) async fn status(args: ShopArgs) -> Result<u8, Failure> {
+    let dir = data_dir(args.data, "sandbox")?;
+    let status = Supervisor::new(&dir).status().await;
+    let status = status.map_err(|_| Failure { exit: 3, message: format!("no shop runs on {}", dir.display()), next: Some("stanch sandbox up".into()) })?;
+    if args.json {
+        println!("{}", serde_json::to_string(&status).map_err(anyhow::Error::from)?);
+        return Ok(0);
+    }
+    let rows = status.instances.iter().map(|instance| {
+        let state = if instance.ready { "ready" } else if instance.alive { "not ready" } else { "gone" };
+        vec![instance.name(), state.to_owned(), instance.pid.to_string(), instance.generation.to_string(), instance.zone.clone().unwrap_or_default()]
+    });
+    println!("{}", table(&["instance", "state", "process", "generation", "zone"], rows.collect()));
+    Ok(0)
+}
+
+/// One process of the shop, as the topology file spells it.
+pub(crate) async fn process(name: &str, arguments: &[String]) -> Result<u8, Failure> {
+    sandbox::entry::run(name, arguments).await?;
+    Ok(0)
+}
+
+/// How sure the server's graph is about some services.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Sure {
+    pub(crate) level: String,
+    pub(crate) miss_ppm: u32,
+    pub(crate) reasons: Vec<String>,
+}
+
+impl Shop {
+    /// The shop that runs, or ran, on a directory.
+    pub(crate) fn at(dir: &Path) -> Shop {
+        Shop { dir: dir.to_owned(), url: String::new(), child: None }
+    }
+}

@@ -1,0 +1,71 @@
+//! `init`, `doctor` and `config show`: what lies in a data directory.
+
+use super::data_dir;
+use super::show::table;
+use crate::args::DataArgs;
+use crate::failure::Failure;
+use server::config::{self, Flags};
+use server::engine::{self, Engine, Env};
+
+pub(crate) fn init(args: &DataArgs) -> Result<u8, Failure> {
+    let data = data_dir(args.data.clone(), "server")?;
+    let made = server::keys::init(&data).map_err(|error| Failure::internal(error.to_string()))?;
+    if args.json {
+        println!("{}", serde_json::to_string(&made).map_err(anyhow::Error::from)?);
+        return Ok(0);
+    }
+    let what = if made.made { "made keys and a first policy" } else { "already initialized; nothing was changed" };
+    println!("{}: {what}", made.data);
+    println!("  policy  {}   every class starts at `observe`: stanch records what it would do", made.policy);
+    println!("  trust   {}   keep a copy elsewhere: `stanch evidence verify FILE --trust` pins these keys", made.trust);
+    Ok(0)
+}
+
+/// Opens the store, which checks every invariant, and says what it found. Exit 3 on a violation.
+pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
+    let data = data_dir(args.data.clone(), "server")?;
+    if !data.join("stanch.db").exists() && !has_database(&data) {
+        let text = format!("{} holds no store", data.display());
+        return Err(Failure::usage(text).next("stanch doctor --data DIR, with the directory that `stanch serve` used"));
+    }
+    match Engine::open(&data, engine::Config::default(), Env::real()) {
+        Ok(engine) => {
+            let (violations, entries) = (engine.violations(), engine.log_size());
+            report(args, &violations, entries)
+        }
+        Err(engine::OpenError::Violations(violations)) => report(args, &violations, 0),
+        Err(error) => Err(Failure { exit: 3, message: error.to_string(), next: None }),
+    }
+}
+
+fn has_database(data: &std::path::Path) -> bool {
+    let Ok(files) = std::fs::read_dir(data) else { return false };
+    files.flatten().any(|file| file.path().extension().is_some_and(|extension| extension == "db" || extension == "sqlite"))
+}
+
+fn report(args: &DataArgs, violations: &[String], entries: u64) -> Result<u8, Failure> {
+    if args.json {
+        println!("{}", serde_json::json!({ "ok": violations.is_empty(), "violations": violations, "log_entries": entries }));
+    } else if violations.is_empty() {
+        println!("every invariant of the protocol holds; {entries} records in the evidence log");
+    } else {
+        for violation in violations {
+            println!("VIOLATED {violation}");
+        }
+    }
+    Ok(if violations.is_empty() { 0 } else { 3 })
+}
+
+pub(crate) fn config(args: &DataArgs) -> Result<u8, Failure> {
+    let data = data_dir(args.data.clone(), "server")?;
+    let loaded = config::load(&data, &Flags::default());
+    let (settings, shown) = loaded.map_err(|error| Failure::usage(error.to_string()).next(format!("edit {}", data.join("config.toml").display())))?;
+    if args.json {
+        println!("{}", serde_json::json!({ "data": data, "settings": settings, "origins": shown }));
+        return Ok(0);
+    }
+    let rows = shown.iter().map(|value| vec![value.key.clone(), value.value.clone(), value.origin.clone()]).collect();
+    println!("{}", table(&["key", "value", "from"], rows));
+    println!("data directory: {}   file: config.toml   environment: STANCH__SECTION__KEY", data.display());
+    Ok(0)
+}

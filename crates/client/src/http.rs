@@ -1,0 +1,209 @@
+//! One HTTP/1.1 connection pool to one server, and its event streams.
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::time::Duration;
+
+/// LIMIT: the largest answer read, in bytes.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// LIMIT: the largest event of a stream, in bytes.
+pub const EVENT_BYTES_MAX: usize = 16 << 20;
+/// How long a request may take, connection included.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connecting may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A request that got no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is not `http://host:port`.
+    #[error("`{0}` is not an address of the form http://host:port")]
+    Address(String),
+    /// The server could not be reached or broke off; whether it acted on the request is unknown.
+    #[error("the server at {url} did not answer: {cause}")]
+    Unreachable {
+        /// The server.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// No answer within [`REQUEST_TIMEOUT`]; whether the server acted on the request is unknown.
+    #[error("the server at {0} did not answer in time")]
+    Timeout(String),
+    /// The answer is not what the protocol promises.
+    #[error("the answer of the server cannot be used: {0}")]
+    Answer(String),
+    /// A request or an answer could not be turned into or read from JSON.
+    #[error("not the expected JSON")]
+    Json(#[from] serde_json::Error),
+    /// The server answered with a refusal where the caller asked for a value.
+    #[error("refused with {status}: {message}")]
+    Refused {
+        /// The status of the answer.
+        status: u16,
+        /// The server's words.
+        message: String,
+    },
+}
+
+/// The pool and the address it talks to.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    pool: Pool<HttpConnector, Full<Bytes>>,
+    base: String,
+}
+
+/// A stream of server-sent events: the `data` of each, one after the other.
+pub(crate) struct Events {
+    body: Incoming,
+    buffer: BytesMut,
+    url: String,
+}
+
+impl Http {
+    pub(crate) fn new(url: &str) -> Result<Http, Error> {
+        let base = url.trim_end_matches('/').to_owned();
+        let parsed: Uri = base.parse().map_err(|_| Error::Address(url.to_owned()))?;
+        if parsed.scheme_str() != Some("http") || parsed.authority().is_none() || parsed.path() != "/" {
+            return Err(Error::Address(url.to_owned()));
+        }
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        Ok(Http { pool: Pool::builder(TokioExecutor::new()).build(connector), base })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// Sends one request and reads the whole answer.
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(u16, Bytes), Error> {
+        let exchange = async {
+            let answer = self.send(method, path, "application/json", body).await?;
+            let status = answer.status().as_u16();
+            let limited = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+            let bytes = limited.collect().await.map_err(|e| self.unreachable(e.as_ref()))?.to_bytes();
+            Ok((status, bytes))
+        };
+        match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::Timeout(self.base.clone())),
+        }
+    }
+
+    /// Opens the event stream at `path`.
+    pub(crate) async fn events(&self, path: &str) -> Result<Events, Error> {
+        let opening = self.send(Method::GET, path, "text/event-stream", Vec::new());
+        let answer = match tokio::time::timeout(REQUEST_TIMEOUT, opening).await {
+            Ok(answer) => answer?,
+            Err(_) => return Err(Error::Timeout(self.base.clone())),
+        };
+        if answer.status() != StatusCode::OK {
+            return Err(Error::Refused { status: answer.status().as_u16(), message: format!("no stream at {path}") });
+        }
+        Ok(Events { body: answer.into_body(), buffer: BytesMut::new(), url: self.base.clone() })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        accept: &str,
+        body: Vec<u8>,
+    ) -> Result<hyper::Response<Incoming>, Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("content-type", "application/json")
+            .header("accept", accept)
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|e| Error::Address(e.to_string()))?;
+        self.pool.request(request).await.map_err(|e| self.unreachable(&e))
+    }
+
+    fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> Error {
+        let mut cause = error.to_string();
+        let mut next = error.source();
+        while let Some(inner) = next {
+            cause = format!("{cause}: {inner}");
+            next = inner.source();
+        }
+        Error::Unreachable { url: self.base.clone(), cause }
+    }
+}
+
+impl Events {
+    /// The data of the next event; `None` when the stream has ended.
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            if let Some(data) = self.take_event() {
+                return Ok(Some(data));
+            }
+            if self.buffer.len() > EVENT_BYTES_MAX {
+                return Err(Error::Answer("an event is too long".to_owned()));
+            }
+            if self.body.is_end_stream() {
+                return Ok(None);
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.buffer.extend_from_slice(data);
+                    }
+                }
+                Some(Err(e)) => return Err(Error::Unreachable { url: self.url.clone(), cause: e.to_string() }),
+            }
+        }
+    }
+
+    /// Cuts one whole event out of the buffer; comments and empty events are passed over.
+    fn take_event(&mut self) -> Option<Vec<u8>> {
+        loop {
+            let end = self.buffer.windows(2).position(|pair| pair == b"\n\n")?;
+            let event = self.buffer.split_to(end + 2);
+            let data = event_data(&event);
+            if !data.is_empty() {
+                return Some(data);
+            }
+        }
+    }
+}
+
+fn event_data(event: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for line in event.split(|byte| *byte == b'\n') {
+        let Some(rest) = line.strip_prefix(b"data:") else { continue };
+        if !out.is_empty() {
+            out.push(b'\n');
+        }
+        out.extend_from_slice(rest.strip_prefix(b" ").unwrap_or(rest));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn comments_are_passed_over_and_lines_are_joined() {
+        assert_eq!(event_data(b": keep-alive\n\n"), b"");
+        assert_eq!(event_data(b"data: {\"a\":1}\n\n"), b"{\"a\":1}");
+        assert_eq!(event_data(b"data:one\ndata: two\n\n"), b"one\ntwo");
+    }
+
+    #[test]
+    fn only_plain_http_addresses_are_taken() {
+        for url in ["https://a:1", "ftp://a", "", "127.0.0.1:8001", "http://a:1/path"] {
+            assert!(matches!(Http::new(url), Err(Error::Address(_))), "{url}");
+        }
+        assert_eq!(Http::new("http://127.0.0.1:8001/").unwrap().url(), "http://127.0.0.1:8001");
+    }
+}

@@ -1,0 +1,16 @@
+//! One incident's evidence as a file, and its offline verification: a pure function over bytes.
+
+mod export;
+mod listing;
+mod tar;
+mod verify;
+
+pub use export::{ExportError, Input, export};
+pub use listing::records;
+pub use verify::{Trust, Verified, VerifyError, verify};
+
+/// Largest bundle that is read.
+pub const BUNDLE_BYTES_MAX: usize = 256 << 20;
+
+#[cfg(test)]
+mod tests;

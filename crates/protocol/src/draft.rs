@@ -1,0 +1,139 @@
+//! The changes of one request while it is decided: rows over a view, read back as they were written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::Timestamp;
+
+use crate::limits::{PRELOAD_BYTES_MAX, PRELOAD_COUNT_MAX};
+use crate::state::{Message, MessageKey, Promise, Row, Task, Timer};
+use crate::view::{Config, Effect, View};
+
+/// Rows as a request changes them, before anything is committed.
+pub(crate) struct Draft<'a> {
+    pub(crate) view: &'a dyn View,
+    pub(crate) now: Timestamp,
+    pub(crate) config: &'a Config,
+    rows: BTreeMap<String, Change>,
+    messages: BTreeMap<MessageKey, Option<Message>>,
+}
+
+struct Change {
+    before: Option<Arc<Row>>,
+    after: Arc<Row>,
+}
+
+impl<'a> Draft<'a> {
+    /// A draft without changes.
+    pub(crate) fn new(view: &'a dyn View, now: Timestamp, config: &'a Config) -> Self {
+        Draft { view, now, config, rows: BTreeMap::new(), messages: BTreeMap::new() }
+    }
+
+    /// The row as it stands in this draft.
+    pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
+        match self.rows.get(id) {
+            Some(change) => Some(Arc::clone(&change.after)),
+            None => self.view.row(id),
+        }
+    }
+
+    /// The promise as it stands in this draft.
+    pub(crate) fn promise(&self, id: &str) -> Option<Arc<Promise>> {
+        self.row(id).map(|row| Arc::clone(&row.promise))
+    }
+
+    /// The task as it stands in this draft.
+    pub(crate) fn task(&self, id: &str) -> Option<Arc<Task>> {
+        self.row(id).and_then(|row| row.task.clone())
+    }
+
+    /// Changes a row that exists; does nothing for one that does not.
+    pub(crate) fn edit(&mut self, id: &str, change: impl FnOnce(&mut Row)) {
+        if let Some(held) = self.rows.get_mut(id) {
+            change(Arc::make_mut(&mut held.after));
+        } else if let Some(before) = self.view.row(id) {
+            let mut after = Row::clone(&before);
+            change(&mut after);
+            self.rows.insert(id.to_owned(), Change { before: Some(before), after: Arc::new(after) });
+        }
+    }
+
+    /// Changes the task of a row, if there is one.
+    pub(crate) fn edit_task(&mut self, id: &str, change: impl FnOnce(&mut Task)) {
+        self.edit(id, |row| {
+            if let Some(task) = &mut row.task {
+                change(Arc::make_mut(task));
+            }
+        });
+    }
+
+    /// Adds a row that did not exist.
+    pub(crate) fn insert(&mut self, row: Row) {
+        assert!(self.row(row.id()).is_none(), "a promise is created once");
+        self.rows.insert(row.id().to_owned(), Change { before: None, after: Arc::new(row) });
+    }
+
+    /// Owes a message, in place of one with the same key.
+    pub(crate) fn send(&mut self, message: Message) {
+        self.messages.insert(message.key(), Some(message));
+    }
+
+    /// Owes it no longer.
+    pub(crate) fn retract(&mut self, key: MessageKey) {
+        self.messages.insert(key, None);
+    }
+
+    /// The promises of the branch of `id`, without itself, ordered by id.
+    ///
+    // LIMIT: an unbounded preload makes a workflow of n steps cost n²; a client re-creates what is missing.
+    pub(crate) fn preload(&self, id: &str) -> Vec<Arc<Promise>> {
+        let Some(promise) = self.promise(id) else { return Vec::new() };
+        let Some(branch) = promise.tag(crate::tags::BRANCH) else { return Vec::new() };
+        let mut bytes = 0;
+        let mut preload = Vec::new();
+        for stored in self.view.branch(branch, PRELOAD_COUNT_MAX + 1) {
+            if stored.id == id {
+                continue;
+            }
+            let current = self.promise(&stored.id).unwrap_or(stored);
+            bytes += weight(&current);
+            if bytes > PRELOAD_BYTES_MAX || preload.len() == PRELOAD_COUNT_MAX {
+                break;
+            }
+            preload.push(current);
+        }
+        preload
+    }
+
+    /// The changes as effects, in an order that depends on nothing but them.
+    pub(crate) fn finish(self) -> Vec<Effect> {
+        let mut puts = Vec::new();
+        let mut timers = Vec::new();
+        for change in self.rows.into_values() {
+            if change.before.as_deref() == Some(&*change.after) {
+                continue;
+            }
+            let old: Vec<Timer> = change.before.as_ref().map(|row| row.timers()).unwrap_or_default();
+            let new = change.after.timers();
+            timers.extend(old.iter().filter(|timer| !new.contains(timer)).cloned().map(Effect::Disarm));
+            timers.extend(new.into_iter().filter(|timer| !old.contains(timer)).map(Effect::Arm));
+            puts.push(Effect::Put(change.after));
+        }
+        let mut effects = puts;
+        effects.extend(timers);
+        for (key, message) in self.messages {
+            match message {
+                Some(message) => effects.push(Effect::Send(message)),
+                None if self.view.queued(&key).is_some() => effects.push(Effect::Retract(key)),
+                None => {}
+            }
+        }
+        effects
+    }
+}
+
+/// The bytes of a promise, near enough to bound a response.
+fn weight(promise: &Promise) -> usize {
+    let tags: usize = promise.tags.iter().map(|(key, value)| key.len() + value.len()).sum();
+    promise.id.len() + tags + promise.param.bytes() + promise.value.bytes()
+}

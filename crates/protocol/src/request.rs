@@ -1,0 +1,262 @@
+//! What can be asked, and what is answered.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{Millis, Timestamp};
+
+use crate::state::{Promise, PromiseState, TaskRecord, Value};
+
+/// One operation of the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Reads a promise.
+    PromiseGet {
+        /// The promise.
+        id: String,
+    },
+    /// Creates a promise, or returns the one of that id.
+    PromiseCreate(Create),
+    /// Settles a promise, or returns it as it settled before.
+    PromiseSettle(Settle),
+    /// Resumes a task when a promise settles.
+    RegisterCallback(Callback),
+    /// Notifies an address when a promise settles.
+    RegisterListener {
+        /// The promise.
+        awaited: String,
+        /// Who is notified.
+        address: String,
+    },
+    /// Reads a task.
+    TaskGet {
+        /// The task.
+        id: String,
+    },
+    /// Creates a promise with a target and acquires its task.
+    TaskCreate {
+        /// The worker.
+        pid: String,
+        /// The lease.
+        ttl: Millis,
+        /// The promise.
+        action: Create,
+    },
+    /// Takes a pending task under a lease.
+    TaskAcquire {
+        /// The task.
+        id: String,
+        /// The version it was offered at.
+        version: u64,
+        /// The worker.
+        pid: String,
+        /// The lease.
+        ttl: Millis,
+    },
+    /// Gives an acquired task back.
+    TaskRelease(TaskRef),
+    /// Settles the promise of an acquired task.
+    TaskFulfill {
+        /// The task.
+        id: String,
+        /// The version it is held at.
+        version: u64,
+        /// The settlement of its promise.
+        action: Settle,
+    },
+    /// Waits for other promises and gives the task up meanwhile.
+    TaskSuspend {
+        /// The task.
+        id: String,
+        /// The version it is held at.
+        version: u64,
+        /// What it waits for.
+        actions: Vec<Callback>,
+    },
+    /// Creates or settles another promise while the task is held.
+    TaskFence {
+        /// The task.
+        id: String,
+        /// The version it is held at.
+        version: u64,
+        /// What is done under the guard.
+        action: FenceAction,
+    },
+    /// Extends the leases of a worker.
+    TaskHeartbeat {
+        /// The worker.
+        pid: String,
+        /// The tasks it holds.
+        tasks: Vec<TaskRef>,
+    },
+    /// An operation of the protocol that this server does not perform.
+    NotSupported {
+        /// Its name.
+        kind: String,
+    },
+}
+
+/// The creation of a promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Create {
+    /// The id.
+    pub id: String,
+    /// When it settles by itself.
+    pub timeout_at: Timestamp,
+    /// What the creator passes.
+    pub param: Value,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// The settlement of a promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settle {
+    /// The promise.
+    pub id: String,
+    /// How it settles.
+    pub state: Resolution,
+    /// What the settler passes.
+    pub value: Value,
+}
+
+/// The ways a request may settle a promise; the deadline is not one of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Resolution {
+    /// With success.
+    Resolved,
+    /// With failure.
+    Rejected,
+    /// By cancellation.
+    Canceled,
+}
+
+impl Resolution {
+    /// The state a promise ends in.
+    #[must_use]
+    pub fn state(self) -> PromiseState {
+        match self {
+            Resolution::Resolved => PromiseState::Resolved,
+            Resolution::Rejected => PromiseState::Rejected,
+            Resolution::Canceled => PromiseState::Canceled,
+        }
+    }
+}
+
+/// A wish to be resumed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Callback {
+    /// The promise that is waited for.
+    pub awaited: String,
+    /// The task that waits.
+    pub awaiter: String,
+}
+
+/// A task at a version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TaskRef {
+    /// The task.
+    pub id: String,
+    /// The version.
+    pub version: u64,
+}
+
+/// What a fence may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FenceAction {
+    /// Creates a promise.
+    Create(Create),
+    /// Settles a promise.
+    Settle(Settle),
+}
+
+impl FenceAction {
+    /// The promise it touches.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            FenceAction::Create(create) => &create.id,
+            FenceAction::Settle(settle) => &settle.id,
+        }
+    }
+
+    /// Which of the two it is.
+    #[must_use]
+    pub fn kind(&self) -> FencedKind {
+        match self {
+            FenceAction::Create(_) => FencedKind::Create,
+            FenceAction::Settle(_) => FencedKind::Settle,
+        }
+    }
+}
+
+/// Which operation ran inside a fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FencedKind {
+    /// A creation.
+    Create,
+    /// A settlement.
+    Settle,
+}
+
+/// An answer: a status of the protocol and what it carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status; the transport's status is always the same.
+    pub status: u16,
+    /// What it carries.
+    pub body: Body,
+}
+
+/// What an answer carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Nothing.
+    Empty,
+    /// A promise.
+    Promise(Arc<Promise>),
+    /// A task.
+    Task(TaskRecord),
+    /// A task, its promise and what the worker needs to go on.
+    Acquired {
+        /// The task.
+        task: TaskRecord,
+        /// Its promise.
+        promise: Arc<Promise>,
+        /// Promises of the same branch, bounded.
+        preload: Vec<Arc<Promise>>,
+    },
+    /// Go on: an awaited promise has settled (status 300).
+    Preload(Vec<Arc<Promise>>),
+    /// The answer of the operation inside a fence.
+    Fenced {
+        /// Which operation it was.
+        kind: FencedKind,
+        /// Its answer.
+        response: Box<Response>,
+        /// Promises of the same branch; empty here.
+        preload: Vec<Arc<Promise>>,
+    },
+    /// Why it was refused.
+    Error(String),
+}
+
+impl Response {
+    /// A success.
+    #[must_use]
+    pub fn ok(body: Body) -> Response {
+        Response { status: 200, body }
+    }
+
+    /// A refusal.
+    #[must_use]
+    pub fn refuse(status: u16, message: impl Into<String>) -> Response {
+        Response { status, body: Body::Error(message.into()) }
+    }
+
+    /// Whether the operation did what was asked (200), or says to go on (300).
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.status == 200 || self.status == 300
+    }
+}

@@ -1,0 +1,366 @@
+//! Random requests over a small world, and one step of machine and model side by side.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{Millis, Timestamp};
+use proptest::prelude::*;
+
+use crate::check::check;
+use crate::limits::{PRELOAD_BYTES_MAX, PRELOAD_COUNT_MAX};
+use crate::memory::Memory;
+use crate::model::Model;
+use crate::request::{Body, Callback, Create, FenceAction, Request, Resolution, Response, Settle, TaskRef};
+use crate::state::{Message, Promise, Row, Task, TaskState, Timer, Value};
+use crate::view::{Config, Effect, View};
+use crate::{apply, delivered, reclaim, tick};
+
+const IDS: [&str; 8] = ["w", "w:1", "w:2", "w:1.1", "w.3", "v", "inc/a", "w:1.2"];
+const ADDRESSES: [&str; 3] = ["poll://any@g", "poll://uni@g/p", "https://example.org/hook"];
+
+/// One random choice; the numbers are read against the state when it runs, so that versions mostly fit.
+#[derive(Clone, Debug)]
+pub(crate) struct Choice {
+    what: u8,
+    a: u8,
+    b: u8,
+    flags: u8,
+    wait: u8,
+}
+
+pub(crate) fn choices(len: usize) -> impl Strategy<Value = Vec<Choice>> {
+    let choice = (0..25_u8, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>());
+    let choice = choice.prop_map(|(what, a, b, flags, wait)| Choice { what, a, b, flags, wait });
+    prop::collection::vec(choice, 1..len)
+}
+
+/// Machine and model under the same requests.
+pub(crate) struct World {
+    pub(crate) memory: Memory,
+    pub(crate) model: Model,
+    pub(crate) now: Timestamp,
+    pub(crate) config: Config,
+    /// How often each status was answered and each move of a task made, so that a test can see that
+    /// it reached everything.
+    pub(crate) seen: BTreeMap<String, u32>,
+}
+
+impl World {
+    pub(crate) fn new(config: Config) -> World {
+        let (memory, model) = (Memory::default(), Model::default());
+        World { memory, model, now: Timestamp(1_000), config, seen: BTreeMap::new() }
+    }
+
+    /// Creates three live tasks of one tree, so that a walk need not find them first.
+    pub(crate) fn prepare(&mut self) {
+        for (id, lives) in [("w", 60), ("w:1", 400), ("w:2", 30)] {
+            let tags = [("resonate:target", ADDRESSES[0]), ("resonate:origin", "w"), ("resonate:branch", "w")];
+            let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let timeout_at = self.now.plus(Millis(lives));
+            let create = Create { id: id.to_owned(), timeout_at, param: Value::text("p"), tags };
+            let effects = self.compare(&Request::PromiseCreate(create));
+            let _undo = self.memory.commit(&effects);
+        }
+    }
+
+    /// One choice, with every comparison.
+    pub(crate) fn step(&mut self, choice: &Choice) {
+        let waits = [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 8, 40];
+        self.now = self.now.plus(Millis(waits[usize::from(choice.wait) % waits.len()]));
+        let before = snapshot(&self.memory);
+        let effects = match choice.what {
+            0..=16 | 20.. => {
+                let request = self.request(choice);
+                self.compare(&request)
+            }
+            17 | 18 => {
+                let limit = 1 + u32::from(choice.a % 8);
+                self.model.tick(self.now, limit, &self.config);
+                tick(&self.memory, self.now, limit, &self.config)
+            }
+            _ if choice.flags & 1 == 0 => {
+                let held = self.memory.held_by(pid(choice.a));
+                self.model.reclaim(&held, self.now, &self.config);
+                reclaim(&self.memory, &held, self.now, &self.config)
+            }
+            _ => match self.memory.outbox().first() {
+                Some(message) => {
+                    self.model.messages.remove(&message.key());
+                    delivered(&self.memory, message)
+                }
+                None => Vec::new(),
+            },
+        };
+        self.commit(&effects, &before);
+        let after = snapshot(&self.memory);
+        assert_eq!(after, Snapshot::of_model(&self.model), "state after {choice:?}");
+        assert_eq!(check(&self.memory), vec![], "invariants after {choice:?}");
+        assert!(before != after || effects.is_empty(), "what changes nothing writes nothing: {choice:?}, {effects:?}");
+        check_step(&before, &after, self.now);
+        self.count(&before, &after);
+    }
+
+    fn count(&mut self, before: &Snapshot, after: &Snapshot) {
+        let state = |id: &str| before.tasks.iter().find(|old| old.id == id).map(|old| old.state);
+        let moved = after.tasks.iter().filter_map(|new| state(&new.id).map(|old| (old, new.state)));
+        for (old, new) in moved.filter(|(old, new)| old != new) {
+            *self.seen.entry(format!("{} to {}", old.name(), new.name())).or_default() += 1;
+        }
+        for message in after.messages.iter().filter(|message| !before.messages.contains(message)) {
+            let kind = if matches!(message, Message::Execute { .. }) { "execute" } else { "unblock" };
+            *self.seen.entry(kind.to_owned()).or_default() += 1;
+        }
+        let settled = |id: &String| after.promises.iter().any(|promise| promise.id == *id && promise.is_settled());
+        if after.callbacks.iter().any(|(awaited, _)| settled(awaited)) {
+            *self.seen.entry("callback of an expired awaiter".to_owned()).or_default() += 1;
+        }
+    }
+
+    fn compare(&mut self, request: &Request) -> Vec<Effect> {
+        let applied = apply(&self.memory, request, self.now, &self.config);
+        let expected = self.model.apply(request, self.now, &self.config);
+        *self.seen.entry(format!("status {}", applied.response.status)).or_default() += 1;
+        assert_eq!(wordless(applied.response), expected, "answer to {request:?}");
+        applied.effects
+    }
+
+    /// Commits, takes back, commits again: an undo leaves nothing behind.
+    fn commit(&mut self, effects: &[Effect], before: &Snapshot) {
+        let undo = self.memory.commit(effects);
+        self.memory.undo(undo);
+        assert_eq!(&snapshot(&self.memory), before, "undo");
+        let _undo = self.memory.commit(effects);
+        let rows: Vec<Row> = self.memory.rows().iter().map(|row| Row::clone(row)).collect();
+        let reloaded = Memory::load(rows, self.memory.outbox());
+        assert_eq!(snapshot(&reloaded), snapshot(&self.memory), "reload");
+        assert_eq!(reloaded.indexes(), self.memory.indexes(), "indexes follow from the rows");
+    }
+
+    fn request(&self, choice: &Choice) -> Request {
+        let (a, b) = (self.known_id(choice.a), self.known_id(choice.b));
+        let version = self.version(&a, choice);
+        let held = self.memory.rows().into_iter().filter_map(|row| row.task.clone());
+        let held: Vec<Arc<Task>> = held.filter(|task| task.state == TaskState::Acquired).collect();
+        // Half of the guarded requests go to a task that is held, so that they get past their guard.
+        let (held_id, held_version) = match held.get(usize::from(choice.a) % held.len().max(1)) {
+            Some(task) if choice.flags & 1 == 0 => (task.id.clone(), task.version),
+            _ => (a.clone(), version),
+        };
+        let (pid, ttl) = (pid(choice.b).to_owned(), Millis([8, 60][usize::from(choice.b % 2)]));
+        match choice.what {
+            0 => Request::PromiseGet { id: a },
+            1..=3 => Request::PromiseCreate(self.create(id(choice.a), choice)),
+            4 => Request::PromiseSettle(settle(a, choice)),
+            5 => Request::RegisterCallback(Callback { awaited: a, awaiter: b }),
+            6 => Request::RegisterListener { awaited: a, address: address(choice.b) },
+            7 => Request::TaskGet { id: a },
+            8 => Request::TaskCreate { pid, ttl, action: self.create(id(choice.a), choice) },
+            9 | 10 => {
+                let (id, version) = self.offered(choice).unwrap_or((a, version));
+                Request::TaskAcquire { id, version, pid, ttl }
+            }
+            11 => Request::TaskRelease(TaskRef { id: held_id, version: held_version }),
+            12 => {
+                let action = settle(held_id.clone(), choice);
+                Request::TaskFulfill { id: held_id, version: held_version, action }
+            }
+            13 | 14 | 20.. => {
+                let callback = |awaited| Callback { awaited, awaiter: held_id.clone() };
+                let more = (choice.flags & 2 == 0).then(|| callback(self.pending_id(&held_id, choice.flags >> 2)));
+                let first = callback(self.pending_id(&held_id, choice.b));
+                let more = more.filter(|more| *more != first || choice.wait & 7 == 0);
+                let actions = std::iter::once(first).chain(more).collect();
+                Request::TaskSuspend { id: held_id, version: held_version, actions }
+            }
+            15 => {
+                let action = match choice.flags & 4 {
+                    0 => FenceAction::Create(self.create(b, choice)),
+                    _ => FenceAction::Settle(settle(b, choice)),
+                };
+                Request::TaskFence { id: held_id, version: held_version, action }
+            }
+            _ => {
+                let tasks = vec![TaskRef { id: held_id, version: held_version }, TaskRef { id: b, version: 1 }];
+                Request::TaskHeartbeat { pid, tasks }
+            }
+        }
+    }
+
+    /// Mostly an id that exists.
+    fn known_id(&self, choice: u8) -> String {
+        let rows = self.memory.rows();
+        match rows.get(usize::from(choice / 4) % rows.len().max(1)) {
+            Some(row) if choice & 3 != 0 => row.id().to_owned(),
+            _ => id(choice),
+        }
+    }
+
+    /// Mostly an id worth waiting for.
+    fn pending_id(&self, awaiter: &str, choice: u8) -> String {
+        let rows = self.memory.rows();
+        let pending = |row: &&Arc<Row>| !row.promise.is_settled() || choice % 8 == 1;
+        let other = |row: &&Arc<Row>| row.id() != awaiter && row.id()[..1] == awaiter[..1];
+        let worth = |row: &&Arc<Row>| row.promise.is_awaitable() && pending(row) && other(row);
+        let rows: Vec<&Arc<Row>> = rows.iter().filter(worth).collect();
+        match rows.get(usize::from(choice / 4) % rows.len().max(1)) {
+            Some(row) if choice & 3 != 0 => row.id().to_owned(),
+            _ => self.known_id(choice),
+        }
+    }
+
+    /// Mostly a task that can be acquired.
+    fn offered(&self, choice: &Choice) -> Option<(String, u64)> {
+        let rows = self.memory.rows();
+        let tasks = rows.iter().filter_map(|row| row.task.as_ref()).filter(|task| task.state == TaskState::Pending);
+        let tasks: Vec<_> = tasks.collect();
+        let task = tasks.get(usize::from(choice.a) % tasks.len().max(1))?;
+        (choice.flags & 3 != 0).then(|| (task.id.clone(), self.version(&task.id, choice)))
+    }
+
+    /// Mostly the current version.
+    fn version(&self, id: &str, choice: &Choice) -> u64 {
+        let current = self.memory.task(id).map_or(0, |task| task.version);
+        if choice.wait & 15 == 0 { current.wrapping_sub(1).min(9) } else { current }
+    }
+
+    fn create(&self, id: String, choice: &Choice) -> Create {
+        let flags = choice.flags;
+        let timeout_at = self.now.plus(Millis([0, 12, 12, 40, 200, 200, 400, 400][usize::from(choice.b >> 5)]));
+        let mut tags = BTreeMap::new();
+        let mut tag = |name: &str, value: &str| tags.insert(name.to_owned(), value.to_owned());
+        if flags & 3 != 0 {
+            tag("resonate:target", &address(flags));
+        }
+        match flags >> 2 & 7 {
+            0 => tag("resonate:timer", "true"),
+            1 => tag("resonate:external", "true"),
+            2 => tag("resonate:scope", "global"),
+            3 => tag("resonate:delay", &(self.now.0 + 5).to_string()),
+            _ => None,
+        };
+        match flags >> 5 {
+            0 => {}
+            1 => drop(tag("resonate:branch", &id)),
+            _ => {
+                let root = if id.starts_with('w') { "w" } else { &id };
+                tag("resonate:origin", root);
+                tag("resonate:branch", root);
+            }
+        }
+        Create { id, timeout_at, param: Value::text("p"), tags }
+    }
+}
+
+fn id(choice: u8) -> String {
+    IDS[usize::from(choice) % IDS.len()].to_owned()
+}
+
+fn address(choice: u8) -> String {
+    ADDRESSES[usize::from(choice) % ADDRESSES.len()].to_owned()
+}
+
+fn pid(choice: u8) -> &'static str {
+    ["p", "q"][usize::from(choice >> 1) % 2]
+}
+
+fn settle(id: String, choice: &Choice) -> Settle {
+    let ways = [Resolution::Resolved, Resolution::Rejected, Resolution::Canceled];
+    Settle { id, state: ways[usize::from(choice.b) % ways.len()], value: Value::text(choice.b.to_string()) }
+}
+
+/// The wording of refusals is not compared.
+fn wordless(response: Response) -> Response {
+    let body = match response.body {
+        Body::Error(_) => Body::Error(String::new()),
+        Body::Fenced { kind, response, preload } => {
+            Body::Fenced { kind, response: Box::new(wordless(*response)), preload }
+        }
+        body => body,
+    };
+    if let Body::Acquired { preload, .. } | Body::Preload(preload) = &body {
+        assert!(preload.len() <= PRELOAD_COUNT_MAX && preload.len() * 2 <= PRELOAD_BYTES_MAX);
+    }
+    Response { status: response.status, body }
+}
+
+/// Everything observable, flat and in order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Snapshot {
+    promises: Vec<Promise>,
+    tasks: Vec<Task>,
+    callbacks: Vec<(String, String)>,
+    listeners: Vec<(String, String)>,
+    messages: Vec<Message>,
+    timers: Vec<Timer>,
+}
+
+impl Snapshot {
+    fn of_model(model: &Model) -> Snapshot {
+        Snapshot {
+            promises: model.promises.values().cloned().collect(),
+            tasks: model.tasks.values().cloned().collect(),
+            callbacks: model.callbacks.iter().cloned().collect(),
+            listeners: model.listeners.iter().cloned().collect(),
+            messages: model.messages.values().cloned().collect(),
+            timers: model.timers().into_iter().collect(),
+        }
+    }
+}
+
+pub(crate) fn snapshot(memory: &Memory) -> Snapshot {
+    let rows = memory.rows();
+    let pairs = |of: fn(&Row) -> &std::collections::BTreeSet<String>| -> Vec<(String, String)> {
+        rows.iter().flat_map(|row| of(row).iter().map(|other| (row.id().to_owned(), other.clone()))).collect()
+    };
+    let mut messages = memory.outbox();
+    messages.sort_by_key(Message::key);
+    Snapshot {
+        promises: rows.iter().map(|row| Promise::clone(&row.promise)).collect(),
+        tasks: rows.iter().filter_map(|row| row.task.as_deref().cloned()).collect(),
+        callbacks: pairs(|row| &row.callbacks),
+        listeners: pairs(|row| &row.listeners),
+        messages,
+        timers: memory.timers(),
+    }
+}
+
+/// What must hold between two consecutive states, whatever the request was.
+fn check_step(before: &Snapshot, after: &Snapshot, now: Timestamp) {
+    for old in &before.promises {
+        let new = after.promises.iter().find(|new| new.id == old.id).expect("promises never disappear");
+        if old.is_settled() {
+            assert_eq!(old, new, "a settled record never changes");
+        } else {
+            let created = |promise: &Promise| (promise.tags.clone(), promise.timeout_at, promise.created_at);
+            assert_eq!(created(old), created(new), "what was created stays");
+        }
+    }
+    for new in &after.tasks {
+        let old = before.tasks.iter().find(|old| old.id == new.id);
+        let (state, version) = old.map_or((TaskState::Pending, 0), |old| (old.state, old.version));
+        let promise = after.promises.iter().find(|promise| promise.id == new.id).expect("a task has a promise");
+        assert!(new.version == version || new.version == version + 1, "a version rises by one");
+        if new.version > version {
+            let owned = new.state == TaskState::Acquired && state == TaskState::Pending;
+            let lost = new.state == TaskState::Pending && state == TaskState::Acquired;
+            assert!(owned || lost, "a version moves with ownership: {state:?} to {:?}", new.state);
+        }
+        match (state, new.state) {
+            (TaskState::Fulfilled, to) => assert_eq!(to, TaskState::Fulfilled, "fulfilled is final"),
+            (from, TaskState::Acquired) if from != TaskState::Acquired => {
+                assert_eq!(from, TaskState::Pending, "acquired only from pending");
+                assert_eq!(new.lease_at, new.ttl.map(|ttl| now.plus(ttl)), "the lease runs from now");
+            }
+            (from, TaskState::Suspended) if from != TaskState::Suspended => {
+                assert_eq!(from, TaskState::Acquired, "suspended only from acquired");
+            }
+            (from, TaskState::Pending) if from != TaskState::Pending => {
+                assert!(promise.is_live(now), "no dead dispatch");
+                let key = Message::Execute { task_id: new.id.clone(), version: 0, address: String::new() }.key();
+                let queued = after.messages.iter().any(|message| message.key() == key);
+                assert_eq!(queued, promise.is_dispatchable(), "entering pending queues an execute");
+            }
+            _ => {}
+        }
+    }
+}

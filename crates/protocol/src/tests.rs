@@ -1,0 +1,7 @@
+//! The machine against its model, and table tests of what a random walk seldom says aloud.
+
+mod machine;
+mod memory;
+mod property;
+mod reserved;
+mod validation;

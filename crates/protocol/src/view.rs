@@ -1,0 +1,100 @@
+//! What the machine reads, what it is configured with and what it decides.
+
+use std::sync::Arc;
+
+use base::{Millis, Timestamp};
+
+use crate::request::Response;
+use crate::state::{Message, MessageKey, Promise, Row, Timer, TimerKind};
+
+/// A synchronous reading of rows; the machine sees the world only through it.
+pub trait View {
+    /// Everything kept under an id.
+    fn row(&self, id: &str) -> Option<Arc<Row>>;
+    /// The promises that hold a callback of this awaiter.
+    fn awaited_by(&self, awaiter: &str) -> Vec<String>;
+    /// The first `limit` promises tagged with this branch, by id.
+    fn branch(&self, branch: &str, limit: usize) -> Vec<Arc<Promise>>;
+    /// The first `limit` ids with a timer of this kind at or before `now`, earliest first.
+    fn due(&self, kind: TimerKind, now: Timestamp, limit: usize) -> Vec<String>;
+    /// The message queued under a key.
+    fn queued(&self, key: &MessageKey) -> Option<Message>;
+    /// Every row, for [`crate::check`].
+    fn rows(&self) -> Vec<Arc<Row>>;
+    /// Every timer, for [`crate::check`].
+    fn timers(&self) -> Vec<Timer>;
+    /// Every queued message in the order it was queued.
+    fn outbox(&self) -> Vec<Message>;
+}
+
+/// One change, as data: all effects of one request commit in one transaction or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The row now reads so.
+    Put(Arc<Row>),
+    /// The message is owed; replaces one queued under the same key.
+    Send(Message),
+    /// The message queued under the key is no longer owed.
+    Retract(MessageKey),
+    /// The timer runs.
+    Arm(Timer),
+    /// The timer no longer runs.
+    Disarm(Timer),
+}
+
+/// What a request decided: an answer and the changes it rests on.
+///
+/// A refusal can carry effects too: deadlines that had passed were applied first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The answer.
+    pub response: Response,
+    /// The changes.
+    pub effects: Vec<Effect>,
+}
+
+/// What can be tuned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How long until a pending task is offered again.
+    pub retry_timeout: Millis,
+    /// When the version of a task rises.
+    pub profile: Profile,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { retry_timeout: Millis(30_000), profile: Profile::Stanch }
+    }
+}
+
+/// When the version of a task rises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// On every change of ownership: acquire, release and lease expiry.
+    #[default]
+    Stanch,
+    /// On acquire only, for outside checkers of `resonate-2026-04-01` traces.
+    Resonate20260401,
+}
+
+/// How ownership of a task changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OwnerChange {
+    /// A worker takes it.
+    Acquire,
+    /// Its worker gives it back.
+    Release,
+    /// Its lease lapses.
+    LeaseExpiry,
+}
+
+impl Profile {
+    /// The version after a change of ownership. The only place that reads the profile.
+    pub(crate) fn next_version(self, version: u64, change: OwnerChange) -> u64 {
+        match (self, change) {
+            (Profile::Stanch, _) | (Profile::Resonate20260401, OwnerChange::Acquire) => version.saturating_add(1),
+            (Profile::Resonate20260401, OwnerChange::Release | OwnerChange::LeaseExpiry) => version,
+        }
+    }
+}

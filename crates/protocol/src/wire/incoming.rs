@@ -1,0 +1,417 @@
+//! Bytes to requests, responses and messages.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{Millis, Timestamp};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::records::{PromiseJson, TaskJson, ValueJson};
+use super::{Answer, BadRequest, Incoming, Parsed, VERSION, WireError, names};
+use crate::request::{Body, Callback, Create, FenceAction, FencedKind, Request, Resolution, Response, Settle, TaskRef};
+use crate::state::{Promise, TaskRecord};
+
+/// Reads a request.
+///
+/// Order: envelope, kind, data is an object, version, operation. An operation of the protocol that
+/// this server lacks is read as [`Request::NotSupported`]; a kind the protocol lacks is refused.
+///
+/// # Errors
+/// [`BadRequest`], to be answered with [`super::render_bad_request`].
+pub fn parse_request(bytes: &[u8]) -> Result<Parsed, BadRequest> {
+    let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|error| salvage(bytes, &error))?;
+    let Envelope { kind, head: Head { corr_id, version, auth }, data } = envelope;
+    let bad = |message: String| BadRequest { kind: kind.clone(), corr_id: corr_id.clone(), message };
+    if kind.is_empty() {
+        return Err(bad("kind must not be empty".to_owned()));
+    }
+    if !data.get().starts_with('{') {
+        return Err(bad("data must be an object".to_owned()));
+    }
+    if version != VERSION {
+        return Err(bad(format!("protocol version `{version}` is not supported; this server speaks `{VERSION}`")));
+    }
+    let request = parse_operation(&kind, data).map_err(bad)?;
+    let auth = auth.and_then(|auth| auth.as_str().map(str::to_owned));
+    Ok(Parsed { kind, corr_id, version, auth, request })
+}
+
+/// Reads a response.
+///
+/// # Errors
+/// Bytes that are no response of a known kind.
+pub fn parse_response(bytes: &[u8]) -> Result<Answer, WireError> {
+    let reply: Reply<'_> = serde_json::from_slice(bytes)?;
+    let body = parse_body(&reply.kind, reply.head.status, reply.data)?;
+    let response = Response { status: reply.head.status, body };
+    Ok(Answer { kind: reply.kind, corr_id: reply.head.corr_id, response })
+}
+
+/// Reads a message that was sent to a worker or listener.
+///
+/// # Errors
+/// Bytes that are neither an execute nor an unblock.
+pub fn parse_message(bytes: &[u8]) -> Result<Incoming, WireError> {
+    let message: MessageJson<'_> = serde_json::from_slice(bytes)?;
+    match message.kind.as_str() {
+        "execute" => {
+            let data: ExecuteJson = serde_json::from_str(message.data.get())?;
+            let server_url = message.head.get("serverUrl").and_then(|url| url.as_str()).map(str::to_owned);
+            Ok(Incoming::Execute { task: TaskRef { id: data.task.id, version: data.task.version }, server_url })
+        }
+        "unblock" => {
+            let data: PromiseData<'_> = serde_json::from_str(message.data.get())?;
+            Ok(Incoming::Unblock { promise: data.promise.try_into()? })
+        }
+        _ => Err(WireError::Unknown { what: "message", name: message.kind }),
+    }
+}
+
+/// Reads a promise record.
+///
+/// # Errors
+/// Bytes that are no promise record.
+pub fn parse_promise(bytes: &[u8]) -> Result<Promise, WireError> {
+    let json: PromiseJson<'_> = serde_json::from_slice(bytes)?;
+    json.try_into()
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    kind: String,
+    head: Head,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    corr_id: String,
+    version: String,
+    #[serde(default)]
+    auth: Option<serde_json::Value>,
+}
+
+/// An envelope inside another.
+#[derive(Deserialize)]
+struct Inner<'a> {
+    kind: String,
+    #[serde(borrow)]
+    head: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct IdJson {
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CreateJson<'a> {
+    id: String,
+    timeout_at: i64,
+    #[serde(default, borrow)]
+    param: Option<ValueJson<'a>>,
+    #[serde(default)]
+    tags: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct SettleJson<'a> {
+    id: String,
+    state: String,
+    #[serde(default, borrow)]
+    value: Option<ValueJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct CallbackJson {
+    awaited: String,
+    awaiter: String,
+}
+
+#[derive(Deserialize)]
+struct ListenerJson {
+    awaited: String,
+    address: String,
+}
+
+#[derive(Deserialize)]
+struct RefJson {
+    id: String,
+    version: i64,
+}
+
+#[derive(Deserialize)]
+struct TaskCreateJson<'a> {
+    pid: String,
+    ttl: i64,
+    #[serde(borrow)]
+    action: Inner<'a>,
+}
+
+#[derive(Deserialize)]
+struct AcquireJson {
+    id: String,
+    version: i64,
+    pid: String,
+    ttl: i64,
+}
+
+#[derive(Deserialize)]
+struct ActionJson<'a> {
+    id: String,
+    version: i64,
+    #[serde(borrow)]
+    action: Inner<'a>,
+}
+
+#[derive(Deserialize)]
+struct SuspendJson<'a> {
+    id: String,
+    version: i64,
+    #[serde(borrow)]
+    actions: Vec<Inner<'a>>,
+}
+
+#[derive(Deserialize)]
+struct HeartbeatJson {
+    pid: String,
+    tasks: Vec<RefJson>,
+}
+
+type Read<T> = Result<T, String>;
+
+fn parse_operation(kind: &str, raw: &RawValue) -> Read<Request> {
+    Ok(match kind {
+        names::PROMISE_GET => Request::PromiseGet { id: data::<IdJson>(raw)?.id },
+        names::PROMISE_CREATE => Request::PromiseCreate(create(raw)?),
+        names::PROMISE_SETTLE => Request::PromiseSettle(settle(raw)?),
+        names::REGISTER_CALLBACK => Request::RegisterCallback(callback(raw)?),
+        names::REGISTER_LISTENER => {
+            let ListenerJson { awaited, address } = data(raw)?;
+            Request::RegisterListener { awaited, address }
+        }
+        names::TASK_GET => Request::TaskGet { id: data::<IdJson>(raw)?.id },
+        names::TASK_CREATE => {
+            let json: TaskCreateJson<'_> = borrowed(raw)?;
+            let action = create(with_head(&json.action)?)?;
+            Request::TaskCreate { pid: json.pid, ttl: ttl(json.ttl)?, action }
+        }
+        names::TASK_ACQUIRE => {
+            let json: AcquireJson = data(raw)?;
+            Request::TaskAcquire { id: json.id, version: version(json.version)?, pid: json.pid, ttl: ttl(json.ttl)? }
+        }
+        names::TASK_RELEASE => Request::TaskRelease(task_ref(data(raw)?)?),
+        names::TASK_FULFILL => {
+            let json: ActionJson<'_> = borrowed(raw)?;
+            let action = settle(with_head(&json.action)?)?;
+            Request::TaskFulfill { id: json.id, version: version(json.version)?, action }
+        }
+        names::TASK_SUSPEND => {
+            let json: SuspendJson<'_> = borrowed(raw)?;
+            let actions = json.actions.iter().map(|inner| callback(with_head(inner)?)).collect::<Read<_>>()?;
+            Request::TaskSuspend { id: json.id, version: version(json.version)?, actions }
+        }
+        names::TASK_FENCE => {
+            let json: ActionJson<'_> = borrowed(raw)?;
+            let action = fence_action(&json.action)?;
+            Request::TaskFence { id: json.id, version: version(json.version)?, action }
+        }
+        names::TASK_HEARTBEAT => {
+            let json: HeartbeatJson = data(raw)?;
+            let tasks = json.tasks.into_iter().map(task_ref).collect::<Read<_>>()?;
+            Request::TaskHeartbeat { pid: json.pid, tasks }
+        }
+        _ if names::NOT_SUPPORTED.contains(&kind) => Request::NotSupported { kind: kind.to_owned() },
+        _ => return Err(format!("unknown kind `{kind}`")),
+    })
+}
+
+fn data<T: DeserializeOwned>(raw: &RawValue) -> Read<T> {
+    serde_json::from_str(raw.get()).map_err(|error| format!("data: {error}"))
+}
+
+fn borrowed<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Read<T> {
+    serde_json::from_str(raw.get()).map_err(|error| format!("data: {error}"))
+}
+
+fn with_head<'a>(inner: &Inner<'a>) -> Read<&'a RawValue> {
+    if inner.head.is_some() { Ok(inner.data) } else { Err("an action needs a head".to_owned()) }
+}
+
+fn create(raw: &RawValue) -> Read<Create> {
+    let json: CreateJson<'_> = borrowed(raw)?;
+    Ok(Create {
+        id: json.id,
+        timeout_at: Timestamp(json.timeout_at),
+        param: json.param.map(Into::into).unwrap_or_default(),
+        tags: json.tags.unwrap_or_default(),
+    })
+}
+
+fn settle(raw: &RawValue) -> Read<Settle> {
+    let json: SettleJson<'_> = borrowed(raw)?;
+    let state =
+        Resolution::from_name(&json.state).ok_or_else(|| format!("`{}` is not a state to settle to", json.state))?;
+    Ok(Settle { id: json.id, state, value: json.value.map(Into::into).unwrap_or_default() })
+}
+
+fn callback(raw: &RawValue) -> Read<Callback> {
+    let CallbackJson { awaited, awaiter } = data(raw)?;
+    Ok(Callback { awaited, awaiter })
+}
+
+fn fence_action(inner: &Inner<'_>) -> Read<FenceAction> {
+    match inner.kind.as_str() {
+        names::PROMISE_CREATE => create(inner.data).map(FenceAction::Create),
+        names::PROMISE_SETTLE => settle(inner.data).map(FenceAction::Settle),
+        kind => Err(format!("`{kind}` cannot be fenced")),
+    }
+}
+
+fn task_ref(json: RefJson) -> Read<TaskRef> {
+    Ok(TaskRef { id: json.id, version: version(json.version)? })
+}
+
+fn version(version: i64) -> Read<u64> {
+    u64::try_from(version).map_err(|_| "version must not be negative".to_owned())
+}
+
+fn ttl(ttl: i64) -> Read<Millis> {
+    u64::try_from(ttl).map(Millis).map_err(|_| "ttl must be at least 1".to_owned())
+}
+
+/// What can still be echoed of bytes that are no envelope.
+fn salvage(bytes: &[u8], error: &serde_json::Error) -> BadRequest {
+    let json: serde_json::Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let text = |value: Option<&serde_json::Value>, or: &str| {
+        value.and_then(serde_json::Value::as_str).unwrap_or(or).to_owned()
+    };
+    BadRequest {
+        kind: text(json.get("kind"), "unknown"),
+        corr_id: text(json.get("head").and_then(|head| head.get("corrId")), "0"),
+        message: format!("not a request envelope: {error}"),
+    }
+}
+
+#[derive(Deserialize)]
+struct Reply<'a> {
+    kind: String,
+    head: ReplyHead,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReplyHead {
+    corr_id: String,
+    status: u16,
+}
+
+#[derive(Deserialize)]
+struct PromiseData<'a> {
+    #[serde(borrow)]
+    promise: PromiseJson<'a>,
+}
+
+#[derive(Deserialize)]
+struct TaskData<'a> {
+    #[serde(borrow)]
+    task: TaskJson<'a>,
+}
+
+#[derive(Deserialize)]
+struct AcquiredData<'a> {
+    #[serde(borrow)]
+    task: TaskJson<'a>,
+    #[serde(borrow)]
+    promise: PromiseJson<'a>,
+    #[serde(default, borrow)]
+    preload: Vec<PromiseJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct PreloadData<'a> {
+    #[serde(default, borrow)]
+    preload: Vec<PromiseJson<'a>>,
+}
+
+#[derive(Deserialize)]
+struct FencedData<'a> {
+    #[serde(borrow)]
+    action: Reply<'a>,
+    #[serde(default, borrow)]
+    preload: Vec<PromiseJson<'a>>,
+}
+
+fn parse_body(kind: &str, status: u16, raw: &RawValue) -> Result<Body, WireError> {
+    let text = raw.get();
+    if status != 200 && status != 300 {
+        return Ok(Body::Error(serde_json::from_str(text)?));
+    }
+    Ok(match kind {
+        names::PROMISE_GET
+        | names::PROMISE_CREATE
+        | names::PROMISE_SETTLE
+        | names::REGISTER_CALLBACK
+        | names::REGISTER_LISTENER
+        | names::TASK_FULFILL => Body::Promise(promise(serde_json::from_str::<PromiseData<'_>>(text)?.promise)?),
+        names::TASK_GET => Body::Task(serde_json::from_str::<TaskData<'_>>(text)?.task.try_into()?),
+        names::TASK_CREATE | names::TASK_ACQUIRE => {
+            let data: AcquiredData<'_> = serde_json::from_str(text)?;
+            let task: TaskRecord = data.task.try_into()?;
+            Body::Acquired { task, promise: promise(data.promise)?, preload: preload(data.preload)? }
+        }
+        names::TASK_SUSPEND if status == 300 => {
+            Body::Preload(preload(serde_json::from_str::<PreloadData<'_>>(text)?.preload)?)
+        }
+        names::TASK_RELEASE | names::TASK_SUSPEND | names::TASK_HEARTBEAT => Body::Empty,
+        names::TASK_FENCE => {
+            let data: FencedData<'_> = serde_json::from_str(text)?;
+            let status = data.action.head.status;
+            let body = parse_body(&data.action.kind, status, data.action.data)?;
+            let kind = match data.action.kind.as_str() {
+                names::PROMISE_CREATE => FencedKind::Create,
+                names::PROMISE_SETTLE => FencedKind::Settle,
+                _ => return Err(WireError::Unknown { what: "fenced operation", name: data.action.kind }),
+            };
+            Body::Fenced { kind, response: Box::new(Response { status, body }), preload: preload(data.preload)? }
+        }
+        _ => return Err(WireError::Unknown { what: "kind", name: kind.to_owned() }),
+    })
+}
+
+fn promise(json: PromiseJson<'_>) -> Result<Arc<Promise>, WireError> {
+    json.try_into().map(Arc::new)
+}
+
+fn preload(json: Vec<PromiseJson<'_>>) -> Result<Vec<Arc<Promise>>, WireError> {
+    json.into_iter().map(promise).collect()
+}
+
+#[derive(Deserialize)]
+struct MessageJson<'a> {
+    kind: String,
+    #[serde(default)]
+    head: serde_json::Value,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct ExecuteJson {
+    task: OfferJson,
+}
+
+#[derive(Deserialize)]
+struct OfferJson {
+    id: String,
+    version: u64,
+}

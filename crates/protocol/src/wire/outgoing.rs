@@ -1,0 +1,139 @@
+//! Requests, responses and messages to bytes.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::records::{PromiseJson, TaskJson, ValueJson};
+use super::{BadRequest, Parsed, VERSION, bytes, names};
+use crate::request::{Body, Callback, Create, FenceAction, Request, Response, Settle, TaskRef};
+use crate::state::{Message, Promise, TaskRecord};
+
+/// Renders the answer to a request; the transport's status is `response.status`.
+#[must_use]
+pub fn render_response(parsed: &Parsed, response: &Response) -> Vec<u8> {
+    bytes(&reply(&parsed.kind, &parsed.corr_id, response))
+}
+
+/// Renders the 400 for bytes that are no request.
+#[must_use]
+pub fn render_bad_request(bad: &BadRequest) -> Vec<u8> {
+    bytes(&reply(&bad.kind, &bad.corr_id, &Response::refuse(400, bad.message.as_str())))
+}
+
+/// Renders a message to a worker or listener.
+#[must_use]
+pub fn render_message(message: &Message, server_url: &str) -> Vec<u8> {
+    bytes(&match message {
+        Message::Execute { task_id, version, .. } => json!({
+            "kind": "execute",
+            "head": { "serverUrl": server_url },
+            "data": { "task": { "id": task_id, "version": version } },
+        }),
+        Message::Unblock { promise, .. } => {
+            json!({ "kind": "unblock", "head": {}, "data": { "promise": promise_json(promise) } })
+        }
+    })
+}
+
+/// Renders a request.
+#[must_use]
+pub fn render_request(corr_id: &str, request: &Request) -> Vec<u8> {
+    bytes(&envelope(names::kind_of(request), corr_id, request_data(request, corr_id)))
+}
+
+/// A promise record as JSON.
+#[must_use]
+pub fn promise_json(promise: &Promise) -> Json {
+    serde_json::to_value(PromiseJson::from(promise)).unwrap_or_default()
+}
+
+/// A task record as JSON.
+#[must_use]
+pub fn task_json(task: &TaskRecord) -> Json {
+    serde_json::to_value(TaskJson::from(task)).unwrap_or_default()
+}
+
+fn reply(kind: &str, corr_id: &str, response: &Response) -> Json {
+    json!({
+        "kind": kind,
+        "head": { "corrId": corr_id, "status": response.status, "version": VERSION },
+        "data": response_data(corr_id, &response.body),
+    })
+}
+
+fn response_data(corr_id: &str, body: &Body) -> Json {
+    let promises = |preload: &[std::sync::Arc<Promise>]| -> Json {
+        preload.iter().map(|promise| promise_json(promise)).collect::<Vec<_>>().into()
+    };
+    match body {
+        Body::Empty => Json::Object(Map::new()),
+        Body::Promise(promise) => json!({ "promise": promise_json(promise) }),
+        Body::Task(task) => json!({ "task": task_json(task) }),
+        Body::Acquired { task, promise, preload } => {
+            json!({ "task": task_json(task), "promise": promise_json(promise), "preload": promises(preload) })
+        }
+        Body::Preload(preload) => json!({ "preload": promises(preload) }),
+        Body::Fenced { kind, response, preload } => {
+            json!({ "action": reply(kind.name(), corr_id, response), "preload": promises(preload) })
+        }
+        Body::Error(message) => Json::String(message.clone()),
+    }
+}
+
+fn envelope(kind: &str, corr_id: &str, data: Json) -> Json {
+    json!({ "kind": kind, "head": { "corrId": corr_id, "version": VERSION }, "data": data })
+}
+
+fn request_data(request: &Request, corr_id: &str) -> Json {
+    match request {
+        Request::PromiseGet { id } | Request::TaskGet { id } => json!({ "id": id }),
+        Request::PromiseCreate(create) => create_data(create),
+        Request::PromiseSettle(settle) => settle_data(settle),
+        Request::RegisterCallback(callback) => callback_data(callback),
+        Request::RegisterListener { awaited, address } => json!({ "awaited": awaited, "address": address }),
+        Request::TaskCreate { pid, ttl, action } => {
+            let action = envelope(names::PROMISE_CREATE, corr_id, create_data(action));
+            json!({ "pid": pid, "ttl": ttl.0, "action": action })
+        }
+        Request::TaskAcquire { id, version, pid, ttl } => {
+            json!({ "id": id, "version": version, "pid": pid, "ttl": ttl.0 })
+        }
+        Request::TaskRelease(task) => ref_data(task),
+        Request::TaskFulfill { id, version, action } => {
+            let action = envelope(names::PROMISE_SETTLE, corr_id, settle_data(action));
+            json!({ "id": id, "version": version, "action": action })
+        }
+        Request::TaskSuspend { id, version, actions } => {
+            let callback = |action| envelope(names::REGISTER_CALLBACK, corr_id, callback_data(action));
+            json!({ "id": id, "version": version, "actions": actions.iter().map(callback).collect::<Vec<_>>() })
+        }
+        Request::TaskFence { id, version, action } => {
+            let data = match action {
+                FenceAction::Create(create) => create_data(create),
+                FenceAction::Settle(settle) => settle_data(settle),
+            };
+            json!({ "id": id, "version": version, "action": envelope(action.kind().name(), corr_id, data) })
+        }
+        Request::TaskHeartbeat { pid, tasks } => {
+            json!({ "pid": pid, "tasks": tasks.iter().map(ref_data).collect::<Vec<_>>() })
+        }
+        Request::NotSupported { .. } => Json::Object(Map::new()),
+    }
+}
+
+fn create_data(create: &Create) -> Json {
+    let param = ValueJson::from(&create.param);
+    json!({ "id": create.id, "timeoutAt": create.timeout_at.0, "param": param, "tags": create.tags })
+}
+
+fn settle_data(settle: &Settle) -> Json {
+    let value = ValueJson::from(&settle.value);
+    json!({ "id": settle.id, "state": settle.state.state().name(), "value": value })
+}
+
+fn callback_data(callback: &Callback) -> Json {
+    json!({ "awaited": callback.awaited, "awaiter": callback.awaiter })
+}
+
+fn ref_data(task: &TaskRef) -> Json {
+    json!({ "id": task.id, "version": task.version })
+}

@@ -1,0 +1,281 @@
+use super::table::{DeclaredEdge, DeclaredService, Generation};
+use super::{Config, EdgeKind, Graph, Hardness};
+use crate::span::Span;
+use crate::topology::{Edge, Service, Topology, TopologyError};
+use base::{Millis, Timestamp};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a topology file brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Declared {
+    /// Services it names.
+    pub services: u32,
+    /// Edges it names, or that its run lines show.
+    pub edges: u32,
+}
+
+/// Why a topology file was not taken; nothing of it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// It contradicts itself.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// An edge of a kind or hardness that does not exist.
+    #[error("edge \"{edge}\": `{value}` is none of {allowed}")]
+    Word {
+        /// The edge.
+        edge: String,
+        /// What stands there.
+        value: String,
+        /// What may stand there.
+        allowed: &'static str,
+    },
+    /// More services than the graph holds.
+    #[error("more than {0} services")]
+    TooManyServices(u32),
+}
+
+/// Something that was observed of operations rather than of requests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperationalFact {
+    /// A restart of one service was followed by a failure of another that ended with its own restart.
+    CoRestart {
+        /// The service restarted first.
+        service: String,
+        /// The one that had to follow.
+        with: String,
+        /// A person confirmed it.
+        confirmed: bool,
+    },
+    /// A person dismissed what was suspected.
+    Dismissed {
+        /// The service restarted first.
+        service: String,
+        /// The one that seemed to follow.
+        with: String,
+    },
+    /// A service failed that no answer had named: a permanent hard edge.
+    MissedDependency {
+        /// The one that failed.
+        caller: String,
+        /// The one that was restarted.
+        callee: String,
+    },
+}
+
+/// Joins recorded spans as if they arrived when they ended, and answers the graph with its clock: the end of
+/// the newest span.
+///
+/// # Errors
+/// As [`Graph::declare`].
+pub fn replay(config: &Config, topology: Option<&Topology>, spans: &[Span]) -> Result<(Graph, Timestamp), GraphError> {
+    let mut graph = Graph::new(config);
+    if let Some(topology) = topology {
+        graph.declare(topology)?;
+    }
+    let mut order: Vec<&Span> = spans.iter().collect();
+    order.sort_by_key(|span| (span.end_us(), span.trace, span.id));
+    let mut now = Timestamp(0);
+    let mut rotated: Option<Timestamp> = None;
+    for span in order {
+        now = Timestamp(i64::try_from(span.end_us() / 1_000).unwrap_or(i64::MAX));
+        let last = *rotated.get_or_insert(now);
+        if now.since(last) >= config.join {
+            graph.rotate(now);
+            rotated = Some(now);
+        }
+        graph.observe(span, now);
+    }
+    // Nothing more will come: whatever waits has waited long enough.
+    graph.rotate(now);
+    graph.rotate(now);
+    Ok((graph, now))
+}
+
+impl Graph {
+    /// Takes a topology file, all or nothing; it replaces the one before.
+    ///
+    /// # Errors
+    /// A file that contradicts itself; the graph is then as it was.
+    pub fn declare(&mut self, file: &Topology) -> Result<Declared, GraphError> {
+        file.validate()?;
+        let edges = declared_edges(file)?;
+        let names: BTreeSet<&str> = file
+            .service
+            .keys()
+            .map(String::as_str)
+            .chain(edges.keys().flat_map(|(caller, callee)| [caller.as_str(), callee.as_str()]))
+            .collect();
+        let fresh = names.iter().filter(|name| !self.index.contains_key(**name)).count();
+        if self.services.len() + fresh > self.config.services_max as usize {
+            return Err(GraphError::TooManyServices(self.config.services_max));
+        }
+        self.epoch += 1;
+        self.services.iter_mut().for_each(|service| service.declared = None);
+        self.flows.values_mut().for_each(|flow| flow.declared = None);
+        self.flows.retain(|_, flow| !flow.edges.is_empty() || flow.missed);
+        let counted = Declared { services: count(file.service.len()), edges: count(edges.len()) };
+        for (name, service) in &file.service {
+            let Some(id) = self.service_id(name) else { continue };
+            let epoch = self.epoch;
+            let Some(found) = self.services.get_mut(id as usize) else { continue };
+            found.declared = Some(declared_service(service));
+            found.changed = epoch;
+        }
+        for ((caller, callee), edge) in edges {
+            let (Some(caller), Some(callee)) = (self.service_id(&caller), self.service_id(&callee)) else { continue };
+            let flow = self.flows.entry((caller, callee)).or_default();
+            (flow.declared, flow.changed) = (Some(edge), self.epoch);
+        }
+        Ok(counted)
+    }
+
+    /// Takes an operational fact.
+    pub fn record(&mut self, fact: &OperationalFact) {
+        let (first, second) = match fact {
+            OperationalFact::CoRestart { service, with, .. } | OperationalFact::Dismissed { service, with } => {
+                (service, with)
+            }
+            OperationalFact::MissedDependency { caller, callee } => (caller, callee),
+        };
+        let (Some(first), Some(second)) = (self.service_id(first), self.service_id(second)) else { return };
+        self.epoch += 1;
+        let epoch = self.epoch;
+        match fact {
+            OperationalFact::CoRestart { confirmed, .. } => {
+                let (times, known) = self.co_restarts.entry((first, second)).or_insert((0, false));
+                *times = times.saturating_add(1);
+                *known |= confirmed;
+            }
+            OperationalFact::Dismissed { .. } => {
+                self.co_restarts.remove(&(first, second));
+            }
+            OperationalFact::MissedDependency { .. } => {
+                let flow = self.flows.entry((first, second)).or_default();
+                (flow.missed, flow.changed) = (true, epoch);
+                for service in [first, second] {
+                    self.services.get_mut(service as usize).into_iter().for_each(|found| found.suspected = true);
+                }
+            }
+        }
+        for service in [first, second] {
+            self.services.get_mut(service as usize).into_iter().for_each(|found| found.changed = epoch);
+        }
+    }
+
+    /// Removes edges that were not seen for the edge's time to live and that the two newest generations of
+    /// their caller, both mature, did without. Answers how many.
+    pub fn expire(&mut self, now: Timestamp) -> u32 {
+        let ttl = self.config.edge_ttl;
+        let old: Vec<u32> =
+            self.edges.iter().filter(|(_, edge)| self.outlived(edge, now, ttl)).map(|(id, _)| *id).collect();
+        for id in &old {
+            let Some(edge) = self.edges.remove(id) else { continue };
+            self.edge_index.remove(&(edge.caller, edge.callee));
+            self.flows.values_mut().for_each(|flow| {
+                flow.edges.remove(id);
+            });
+        }
+        self.flows.retain(|_, flow| !flow.edges.is_empty() || flow.declared.is_some() || flow.missed);
+        self.epoch += u64::from(!old.is_empty());
+        count(old.len())
+    }
+
+    fn outlived(&self, edge: &super::table::Edge, now: Timestamp, ttl: Millis) -> bool {
+        let Some(last) = edge.last_seen.filter(|last| now.since(*last) > ttl) else { return false };
+        let caller = self
+            .operations
+            .get(edge.caller as usize)
+            .and_then(|operation| self.services.get(operation.service as usize));
+        let Some(caller) = caller else { return false };
+        let mut newest = caller.generations.iter().rev();
+        let without = |generation: &Generation| generation.matured && generation.since > last;
+        newest.next().is_some_and(without) && newest.next().is_some_and(without)
+    }
+
+    /// Notes which generations have matured.
+    pub(super) fn mature(&mut self) {
+        let (alpha, limit) = (self.config.alpha, self.config.miss_max);
+        for service in &mut self.services {
+            let bound = service.inward.tally(0).bound(alpha, 2).max(service.outward.tally(0).bound(alpha, 2));
+            if let Some(newest) = service.generations.last_mut().filter(|_| bound <= limit) {
+                newest.matured = true;
+            }
+        }
+    }
+
+    /// Halves the root counts once per half-life, so that shares follow today's traffic.
+    pub(super) fn forget_roots(&mut self, now: Timestamp) {
+        let last = *self.roots_halved.get_or_insert(now);
+        if now.since(last) < self.config.half_life {
+            return;
+        }
+        self.roots_halved = Some(now);
+        for root in self.roots.values_mut() {
+            // Rounded up: a rare root stays a root, and a rare visit a visit.
+            root.traces = root.traces.div_ceil(2);
+            root.visits.values_mut().for_each(|visits| *visits = visits.div_ceil(2));
+        }
+    }
+}
+
+fn declared_service(service: &Service) -> DeclaredService {
+    let objective = service.objective;
+    let zones = service.zones.iter().chain(&service.zone).cloned().collect::<BTreeSet<_>>();
+    DeclaredService {
+        coupled: service.coupled.iter().cloned().collect(),
+        start_needs: service.start_needs.iter().cloned().collect(),
+        objective_p99: objective.and_then(|objective| objective.p99),
+        objective_error_ppm: objective.and_then(|objective| objective.errors).map(base::Ratio::ppm),
+        replicas: service.replicas.start,
+        min_available: service.min_available,
+        quorum_of: service.quorum_of,
+        store: service.store,
+        zones: zones.into_iter().collect(),
+    }
+}
+
+/// The edges of the file: its tables, and what its run lines show with `{edge:CALLEE}`. Companions are
+/// outside: what they call is a root.
+fn declared_edges(file: &Topology) -> Result<BTreeMap<(String, String), DeclaredEdge>, GraphError> {
+    let mut edges = BTreeMap::new();
+    for (name, service) in &file.service {
+        for callee in service.run.iter().flat_map(|argument| argument.split("{edge:").skip(1)) {
+            let callee = callee.split('}').next().unwrap_or_default();
+            if file.service.contains_key(callee) && callee != name {
+                edges.insert((name.clone(), callee.to_owned()), DeclaredEdge::default());
+            }
+        }
+    }
+    for (name, edge) in &file.edge {
+        let Some((caller, callee)) = name.split_once("->") else { continue };
+        let declared = declared_edge(name, edge)?;
+        if !file.process.contains_key(caller) && caller != callee {
+            edges.insert((caller.to_owned(), callee.to_owned()), declared);
+        }
+    }
+    Ok(edges)
+}
+
+fn declared_edge(name: &str, edge: &Edge) -> Result<DeclaredEdge, GraphError> {
+    let fail = |value: &String, allowed| GraphError::Word { edge: name.to_owned(), value: value.clone(), allowed };
+    let kind = match &edge.kind {
+        None => None,
+        Some(word) => match EdgeKind::parse(word) {
+            None | Some(EdgeKind::Declared) => return Err(fail(word, "sync, async, store")),
+            known => known,
+        },
+    };
+    let hardness = match &edge.hardness {
+        None => None,
+        Some(word) => match Hardness::parse(word) {
+            None | Some(Hardness::Unknown) => return Err(fail(word, "hard, soft")),
+            known => known,
+        },
+    };
+    Ok(DeclaredEdge { kind, hardness, fallback: edge.fallback.clone() })
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

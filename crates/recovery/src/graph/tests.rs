@@ -1,0 +1,458 @@
+use super::*;
+use crate::span::{Kind, Peer, PeerKind, Span, Status};
+use crate::topology::Topology;
+use base::canon::{Canon, object, parse_object};
+use base::{Millis, Ratio};
+use std::collections::BTreeSet;
+
+/// Windows a tenth of the defaults.
+fn short() -> Config {
+    Config {
+        baseline: Millis(6_000),
+        impaired_for: Millis(2_000),
+        fresh_after: Millis(3_000),
+        miss_max: Ratio::clamped(50_000),
+        snapshot_age_max: Millis(60_000),
+        coverage_window: Millis(60_000),
+        metastable_for: Millis(3_000),
+        half_life: Millis(60_000),
+        join: Millis(5_000),
+        ..Config::default()
+    }
+}
+
+fn topology() -> Topology {
+    let text = r#"{
+        "service": {
+            "gateway": { "run": ["{edge:checkout}"], "objective": { "p99": "800ms", "errors": "1%" } },
+            "checkout": { "objective": { "p99": "800ms", "errors": "1%" }, "run": ["--pay", "{edge:payments}"] },
+            "payments": { "objective": { "p99": "400ms", "errors": "1%" }, "replicas": { "min": 1, "start": 2, "max": 4 } },
+            "catalog": { "coupled": ["catalog-cache"] },
+            "catalog-cache": {},
+            "ledger": { "store": true }
+        },
+        "edge": { "checkout->catalog": { "kind": "sync", "fallback": "cached" } }
+    }"#;
+    serde_json::from_str(text).unwrap()
+}
+
+/// Spans of one request: gateway → checkout → payments (with retries) → ledger, and an order through a queue.
+struct Request {
+    trace: u128,
+    at_ms: u64,
+    /// Attempts of checkout at payments that fail; the payments instance never answers them.
+    failed: u64,
+    /// Whether a last attempt goes well.
+    served: bool,
+}
+
+impl Request {
+    fn good(n: u64, at_ms: u64) -> Request {
+        Request { trace: u128::from(n), at_ms, failed: 0, served: true }
+    }
+
+    fn spans(&self) -> Vec<Span> {
+        let at = self.at_ms * 1_000;
+        let span =
+            |id: u64, parent: u64, service: &str, name: &str, kind: Kind, from: u64, length: u64, bad: bool| Span {
+                trace: self.trace,
+                id,
+                parent: Some(parent).filter(|id| *id != 0),
+                service: service.into(),
+                name: name.into(),
+                instance: Some(format!("{service}@0")),
+                generation: Some("1".into()),
+                kind,
+                start_us: at + from,
+                duration_us: length,
+                status: if bad { Status::Error } else { Status::Ok },
+                authenticated: true,
+                ..Span::default()
+            };
+        let to = |mut span: Span, kind: PeerKind, name: &str| {
+            span.peer = Some(Peer { kind, name: name.into() });
+            span
+        };
+        let total = 20_000 + self.failed * 450_000 + 110_000;
+        let bad = !self.served;
+        let mut spans = vec![
+            span(1, 0, "gateway", "POST /buy", Kind::Server, 0, total + 4_000, bad),
+            to(
+                span(2, 1, "gateway", "checkout", Kind::Client, 1_000, total + 2_000, bad),
+                PeerKind::Service,
+                "checkout",
+            ),
+            span(3, 2, "checkout", "place", Kind::Server, 2_000, total, bad),
+        ];
+        for attempt in 0..self.failed {
+            let call =
+                span(10 + attempt, 3, "checkout", "payments", Kind::Client, 3_000 + attempt * 450_000, 400_000, true);
+            spans.push(to(call, PeerKind::Service, "payments"));
+        }
+        if self.served {
+            let from = 3_000 + self.failed * 450_000;
+            let call = span(20, 3, "checkout", "payments", Kind::Client, from, 104_000, false);
+            spans.push(to(call, PeerKind::Service, "payments"));
+            spans.push(span(21, 20, "payments", "charge", Kind::Server, from + 1_000, 101_000, false));
+            let store = span(22, 21, "payments", "insert", Kind::Client, from + 2_000, 1_000, false);
+            spans.push(to(store, PeerKind::Store, "ledger"));
+            let hand = span(30, 3, "checkout", "publish", Kind::Producer, from + 105_000, 500, false);
+            spans.push(to(hand, PeerKind::Queue, "orders"));
+            spans.push(span(31, 30, "fulfillment", "ship", Kind::Consumer, from + 300_000, 9_000, false));
+        }
+        spans
+    }
+}
+
+fn feed(graph: &mut Graph, spans: &[Span]) -> Timestamp {
+    let mut order: Vec<&Span> = spans.iter().collect();
+    order.sort_by_key(|span| span.end_us());
+    let mut rotated = None;
+    let mut now = Timestamp(0);
+    for span in order {
+        now = Timestamp(i64::try_from(span.end_us() / 1_000).unwrap() + 150);
+        if now.since(*rotated.get_or_insert(now)) >= Millis(5_000) {
+            graph.rotate(now);
+            rotated = Some(now);
+        }
+        graph.observe(span, now);
+    }
+    now
+}
+
+/// `seconds` of good traffic from second 1 000, then `bad` seconds in which every request fails as `failed` says.
+fn story(seconds: u64, bad: u64, failed: u64, served: bool) -> (Graph, Timestamp) {
+    let mut graph = Graph::new(&short());
+    graph.declare(&topology()).unwrap();
+    let mut spans = Vec::new();
+    for n in 0..(seconds + bad) * 50 {
+        let at_ms = 1_000_000 + n * 20;
+        let request = Request::good(n + 1, at_ms);
+        let request = if n < seconds * 50 { request } else { Request { failed, served, ..request } };
+        spans.extend(request.spans());
+    }
+    let now = feed(&mut graph, &spans);
+    (graph, now)
+}
+
+#[test]
+fn edges_kinds_and_counts() {
+    let (mut graph, now) = story(12, 0, 0, true);
+    graph.rotate(now);
+    graph.rotate(now);
+    let snapshot = graph.snapshot(now);
+    let edges: Vec<String> =
+        snapshot.edges().iter().map(|e| format!("{}->{} {} {}", e.caller, e.callee, e.kind, e.hardness)).collect();
+    let expected = [
+        "checkout->catalog sync soft",
+        "checkout->orders async unknown",
+        "checkout->payments sync unknown",
+        "gateway->checkout sync unknown",
+        "orders->fulfillment async unknown",
+        "payments->ledger store unknown",
+    ];
+    assert_eq!(edges, expected);
+    let edge = snapshot.edge("checkout", "payments").unwrap();
+    assert_eq!((edge.calls, edge.executions, edge.declared, edge.retries_permille), (600, 600, true, 0));
+    assert!((47_000..=51_000).contains(&edge.rate_mrps), "{}", edge.rate_mrps);
+    assert_eq!(snapshot.service("ledger").unwrap().kind, NodeKind::Store);
+    assert_eq!(snapshot.service("orders").unwrap().kind, NodeKind::Queue);
+    assert_eq!((graph.counts().lost_parents, graph.counts().unmatched), (0, 0));
+    // A root visits what blocks it, not what a queue decouples from it.
+    let root = &snapshot.roots()["gateway/POST /buy"];
+    assert_eq!((root.visits.get("payments"), root.visits.get("fulfillment")), (Some(&root.traces), None));
+}
+
+#[test]
+fn permission_grows_with_trials_and_ages_with_silence() {
+    let (graph, now) = story(12, 0, 0, true);
+    let snapshot = graph.snapshot(now);
+    let permission = snapshot.permission(&["payments"], now);
+    assert_eq!(permission.level, Level::Full, "{permission:?}");
+    assert_eq!((permission.surprises, permission.coverage_ppm), (0, 1_000_000));
+    let late = now.plus(Millis(61_000));
+    assert_eq!(snapshot.permission(&["payments"], late).level, Level::Refused);
+    assert!(snapshot.permission(&["payments"], late).because(ReasonKind::Stale));
+    assert_eq!(snapshot.permission(&["nobody"], now).level, Level::Refused);
+    assert_eq!(snapshot.permission(&[], now).level, Level::Refused);
+    // Two seconds are not fresh enough; an empty graph knows nothing.
+    let (graph, now) = story(2, 0, 0, true);
+    assert_eq!(graph.snapshot(now).permission(&["payments"], now).level, Level::Refused);
+    assert!(Graph::new(&short()).snapshot(now).is_stale(now));
+}
+
+#[test]
+fn a_new_generation_starts_its_counters_at_zero() {
+    let (mut graph, now) = story(12, 0, 0, true);
+    let mut span = Request::good(90_000, 1_013_000).spans().remove(0);
+    span.generation = Some("2".into());
+    assert_eq!((graph.snapshot(now).epoch(), graph.is_dirty()), (graph.epoch, false));
+    graph.observe(&span, now);
+    assert!(graph.is_dirty());
+    let snapshot = graph.snapshot(now);
+    assert_eq!(snapshot.service("gateway").unwrap().generation.as_deref(), Some("2"));
+    assert_eq!(snapshot.service("gateway").unwrap().inward.trials, 1);
+    assert_eq!(snapshot.permission(&["gateway"], now).level, Level::Cautious);
+}
+
+#[test]
+fn retries_under_fault_are_no_surprise_and_show_in_the_edge() {
+    // Every request needs three attempts, of which the last goes well.
+    let (mut graph, now) = story(12, 6, 2, true);
+    graph.rotate(now);
+    graph.rotate(now);
+    let snapshot = graph.snapshot(now);
+    let permission = snapshot.permission(&["payments", "checkout"], now);
+    assert_eq!((permission.level, permission.surprises), (Level::Full, 0), "{permission:?}");
+    let edge = snapshot.edge("checkout", "payments").unwrap();
+    assert_eq!((edge.calls, edge.executions), (600 + 300 * 3, 900));
+    // The caller coped: the executions count as served, whatever single calls did.
+    assert_eq!((edge.callee_ok, edge.callee_error), ((900, 0), (0, 0)));
+    let attempts =
+        snapshot.attempts_permille("checkout", "payments", Timestamp(1_014_000), Timestamp(1_017_000)).unwrap();
+    assert!((2_900..=3_100).contains(&attempts), "{attempts}");
+    assert_eq!(
+        snapshot.attempts_permille("checkout", "payments", Timestamp(1_002_000), Timestamp(1_010_000)),
+        Some(1_000)
+    );
+}
+
+#[test]
+fn a_callee_that_never_answers_is_in_the_fault_scope_and_makes_its_edge_hard() {
+    let (mut graph, now) = story(12, 8, 3, false);
+    let snapshot = graph.snapshot(now);
+    let scope = snapshot.fault_scope(Timestamp(1_012_000), &BTreeSet::new());
+    assert_eq!(scope.impaired, ["checkout", "gateway", "payments"]);
+    assert!(scope.onset.unwrap() >= Timestamp(1_012_000) && scope.onset.unwrap() <= Timestamp(1_015_000), "{scope:?}");
+    assert_eq!(scope.root_share_ppm, 1_000_000);
+    assert!(snapshot.is_anomalous("payments", Timestamp(1_012_000)));
+    assert_eq!(snapshot.edge_baseline_rate_mrps("gateway", "checkout", Timestamp(1_012_000)), Some(50_000));
+    graph.rotate(now);
+    graph.rotate(now);
+    let snapshot = graph.snapshot(now);
+    let edge = snapshot.edge("checkout", "payments").unwrap();
+    assert_eq!((edge.hardness, edge.callee_error), (Hardness::Hard, (0, 400)));
+}
+
+#[test]
+fn half_of_the_calls_failing_at_one_instance_shows_at_once() {
+    let mut graph = Graph::new(&short());
+    graph.declare(&topology()).unwrap();
+    let request = |n: u64| Request { failed: if n > 600 { n % 2 } else { 0 }, ..Request::good(n, 1_000_000 + n * 20) };
+    let spans: Vec<Span> = (1..=850).flat_map(|n| request(n).spans()).collect();
+    let now = feed(&mut graph, &spans);
+    let snapshot = graph.snapshot(now);
+    // Callers cope by retrying; the callee does not meet its objective.
+    let scope = snapshot.fault_scope(Timestamp(1_012_000), &BTreeSet::new());
+    assert_eq!(scope.impaired, ["payments"]);
+    assert!(snapshot.is_impaired("payments") && !snapshot.is_impaired("checkout"));
+    // A failed call whose callee answers late is one failure, not a failure and a success.
+    let seconds = snapshot.service("payments").unwrap().seconds.sum(Timestamp(1_014_000), Timestamp(1_016_000));
+    assert!(seconds.total < 160 && seconds.errors * 3 > seconds.total - 10, "{seconds:?}");
+}
+
+#[test]
+fn reported_unavailability_counts_and_health_does_not() {
+    let (graph, now) = story(12, 0, 0, true);
+    let snapshot = graph.snapshot(now);
+    assert_eq!(snapshot.fault_scope(now, &BTreeSet::new()), FaultScope::default());
+    let scope = snapshot.fault_scope(now, &BTreeSet::from(["payments".to_owned()]));
+    assert_eq!((scope.impaired.as_slice(), scope.onset), (&["payments".to_owned()][..], None));
+    assert_eq!(scope.suspects, Vec::<String>::new());
+}
+
+#[test]
+fn a_storm_that_halves_goodput_at_full_load_is_metastable() {
+    let (graph, now) = story(12, 8, 3, false);
+    let snapshot = graph.snapshot(now);
+    assert!(snapshot.metastable("payments"));
+    assert!(!snapshot.metastable("checkout"));
+    // Retries that are answered in the end leave the goodput as it was.
+    let (graph, now) = story(12, 8, 2, true);
+    assert!(!graph.snapshot(now).metastable("payments"));
+}
+
+#[test]
+fn blast_has_three_numbers() {
+    let (mut graph, now) = story(12, 0, 0, true);
+    graph.rotate(now);
+    graph.rotate(now);
+    let blast = graph.snapshot(now).blast(&["payments"]);
+    assert_eq!((blast.root_share_ppm, blast.root_share_exact), (1_000_000, true));
+    assert_eq!(blast.callers, Closure::Members(vec!["checkout".into(), "gateway".into()]));
+    // 50 requests a second, 10 s out, one of two replicas.
+    assert!((235..=255).contains(&blast.loss_requests), "{blast:?}");
+    assert!((4_700..=5_300).contains(&blast.inflight_milli), "{blast:?}");
+    assert_eq!(graph.snapshot(now).hard_callers(&["payments"], 1), Closure::MoreThan(1));
+}
+
+#[test]
+fn lost_parents_and_unmatched_calls_lower_coverage_and_surprise() {
+    let mut graph = Graph::new(&short());
+    let mut spans: Vec<Span> = (0..600).flat_map(|n| Request::good(n + 1, 1_000_000 + n * 20).spans()).collect();
+    // Every third checkout span is lost on the way, and every payments call to its store names nobody.
+    spans.retain(|span| span.id != 3 || span.trace % 3 != 0);
+    spans.iter_mut().filter(|span| span.id == 22).for_each(|span| span.peer = None);
+    let now = feed(&mut graph, &spans);
+    graph.rotate(now);
+    graph.rotate(now);
+    let snapshot = graph.snapshot(now);
+    assert!(graph.counts().lost_parents > 200 && graph.counts().unmatched == 600, "{:?}", graph.counts());
+    let permission = snapshot.permission(&["payments"], now);
+    assert!(permission.coverage_ppm < 900_000 && permission.miss_in_ppm > 300_000, "{permission:?}");
+    assert_ne!(permission.level, Level::Full);
+    // A lost parent is never a root.
+    assert_eq!(snapshot.roots().keys().collect::<Vec<_>>(), ["gateway/POST /buy"]);
+}
+
+#[test]
+fn bad_spans_are_dropped_duplicates_counted_and_the_future_clamped() {
+    let mut graph = Graph::new(&Config { services_max: 1, ..short() });
+    let span = Request::good(1, 1_000).spans().remove(0);
+    let now = Timestamp(2_000);
+    assert_eq!(graph.observe(&Span { id: 0, ..span.clone() }, now), Observed::Dropped(DropReason::ZeroId));
+    assert_eq!(
+        graph.observe(&Span { service: String::new(), ..span.clone() }, now),
+        Observed::Dropped(DropReason::NoService)
+    );
+    assert_eq!(graph.observe(&span, now), Observed::Joined);
+    assert_eq!(graph.observe(&span, now), Observed::Duplicate);
+    let other = Span { id: 9, service: "other".into(), ..span.clone() };
+    assert_eq!(graph.observe(&other, now), Observed::Dropped(DropReason::TooManyServices));
+    let future = Span { id: 9, start_us: u64::MAX - 5, duration_us: u64::MAX, ..span.clone() };
+    assert_eq!(graph.observe(&future, now), Observed::Joined);
+    assert_eq!((graph.counts().skewed, graph.snapshot(now).newest()), (1, Some(now)));
+    let orphan = Span { id: 5, parent: Some(77), ..span };
+    assert_eq!(graph.observe(&orphan, now), Observed::Waiting);
+}
+
+#[test]
+fn unauthenticated_spans_add_edges_and_never_trials() {
+    let mut graph = Graph::new(&short());
+    let mut spans: Vec<Span> = (0..600).flat_map(|n| Request::good(n + 1, 1_000_000 + n * 20).spans()).collect();
+    spans.iter_mut().for_each(|span| span.authenticated = false);
+    let now = feed(&mut graph, &spans);
+    let snapshot = graph.snapshot(now);
+    assert!(snapshot.edge("checkout", "payments").is_some());
+    assert_eq!(snapshot.service("payments").unwrap().trials(), 0);
+    assert!(snapshot.permission(&["payments"], now).because(ReasonKind::Blind));
+}
+
+#[test]
+fn declarations_couple_both_ways_and_are_all_or_nothing() {
+    let (mut graph, now) = story(4, 0, 0, true);
+    let snapshot = graph.snapshot(now);
+    assert_eq!(snapshot.missing_members(&["catalog"]), ["catalog-cache"]);
+    assert_eq!(snapshot.missing_members(&["catalog-cache"]), ["catalog"]);
+    assert_eq!(snapshot.missing_members(&["payments", "checkout"]), Vec::<String>::new());
+    let mut bad = topology();
+    bad.edge.entry("checkout->catalog".into()).or_default().kind = Some("maybe".into());
+    assert!(matches!(graph.declare(&bad), Err(GraphError::Word { .. })));
+    assert_eq!(graph.snapshot(now), snapshot);
+    // Mutual start needs couple; a missed dependency is hard for good and suspected.
+    let mut cyclic = topology();
+    cyclic.service.get_mut("payments").unwrap().start_needs = vec!["ledger".into()];
+    cyclic.service.get_mut("ledger").unwrap().start_needs = vec!["payments".into()];
+    graph.declare(&cyclic).unwrap();
+    graph.record(&OperationalFact::MissedDependency { caller: "gateway".into(), callee: "ledger".into() });
+    let snapshot = graph.snapshot(now);
+    assert_eq!(snapshot.missing_members(&["ledger"]), ["payments"]);
+    assert!(snapshot.edge("gateway", "ledger").unwrap().is_hard());
+    assert!(snapshot.permission(&["gateway"], now).because(ReasonKind::Suspected));
+}
+
+#[test]
+fn co_restarts_suspect_first_and_couple_when_repeated_or_confirmed() {
+    let (mut graph, now) = story(12, 0, 0, true);
+    let fact =
+        |confirmed| OperationalFact::CoRestart { service: "payments".into(), with: "checkout".into(), confirmed };
+    graph.record(&fact(false));
+    let snapshot = graph.snapshot(now);
+    assert_eq!(snapshot.missing_members(&["payments"]), Vec::<String>::new());
+    assert_eq!(snapshot.permission(&["payments"], now).level, Level::Cautious);
+    graph.record(&fact(false));
+    assert_eq!(graph.snapshot(now).missing_members(&["payments"]), ["checkout"]);
+    assert_eq!(graph.snapshot(now).missing_members(&["checkout"]), Vec::<String>::new());
+    graph.record(&OperationalFact::Dismissed { service: "payments".into(), with: "checkout".into() });
+    assert_eq!(graph.snapshot(now).missing_members(&["payments"]), Vec::<String>::new());
+}
+
+#[test]
+fn a_cold_edge_stays_until_two_mature_generations_did_without_it() {
+    let (mut graph, now) = story(12, 0, 0, true);
+    let day = Millis(86_400_000);
+    for days in [6, 34, 60] {
+        assert_eq!(graph.expire(now.plus(Millis(days * day.0))), 0, "{days}");
+    }
+    let later = 1_000_000 + 50 * day.0;
+    let mut count = 100_000;
+    for generation in ["2", "3"] {
+        let mut spans = Vec::new();
+        for _ in 0..600 {
+            count += 1;
+            // Checkout answers without calling anybody.
+            let own = Request::good(count, later + count * 20).spans().into_iter().filter(|span| span.id <= 3);
+            spans.extend(own.map(|span| Span { generation: Some(generation.into()), ..span }));
+        }
+        let end = feed(&mut graph, &spans);
+        graph.rotate(end);
+    }
+    let expired = graph.expire(Timestamp(i64::try_from(later).unwrap()));
+    let snapshot = graph.snapshot(Timestamp(i64::try_from(later).unwrap()));
+    assert_eq!((expired, snapshot.edge("checkout", "orders").is_some()), (2, false));
+    // Declared edges stay, without counts; payments never came to a new generation.
+    assert_eq!(
+        snapshot.edge("checkout", "payments").map(|edge| (edge.calls, edge.kind)),
+        Some((0, EdgeKind::Declared))
+    );
+    assert!(snapshot.edge("payments", "ledger").is_some());
+}
+
+#[test]
+fn snapshots_and_slices_survive_their_bytes() {
+    let (graph, now) = story(12, 8, 3, false);
+    let snapshot = graph.snapshot(now);
+    for one in [snapshot.clone(), snapshot.slice(&["payments"])] {
+        let bytes = object("slice", &one.to_value());
+        let back = Snapshot::from_value(parse_object("slice", &bytes).unwrap()).unwrap();
+        assert_eq!(back, one);
+        assert_eq!((back.digest(), back.content_digest()), (one.digest(), one.content_digest()));
+    }
+    assert!(Snapshot::from_value(snapshot.epoch.to_value()).is_err());
+}
+
+#[test]
+fn the_structural_digest_ignores_counts_and_times_but_not_structure() {
+    let (mut graph, now) = story(12, 0, 0, true);
+    let pinned = graph.snapshot(now).slice(&["payments"]);
+    let more: Vec<Span> = (0..100).flat_map(|n| Request::good(n + 50_000, 1_012_000 + n * 20).spans()).collect();
+    let later = feed(&mut graph, &more);
+    let fresh = graph.snapshot(later).slice(&["payments"]);
+    assert_ne!(fresh.content_digest(), pinned.content_digest());
+    assert_eq!((fresh.digest(), fresh.epoch()), (pinned.digest(), pinned.epoch()));
+    // A service outside the slice changes nothing inside it.
+    graph.record(&OperationalFact::CoRestart {
+        service: "fulfillment".into(),
+        with: "elsewhere".into(),
+        confirmed: true,
+    });
+    let apart = graph.snapshot(later).slice(&["payments"]);
+    assert_eq!((apart.digest(), apart.epoch()), (pinned.digest(), pinned.epoch()));
+    graph.record(&OperationalFact::CoRestart { service: "payments".into(), with: "checkout".into(), confirmed: true });
+    let coupled = graph.snapshot(later).slice(&["payments"]);
+    assert_ne!(coupled.digest(), pinned.digest());
+    assert!(coupled.epoch() > pinned.epoch());
+}
+
+#[test]
+fn a_permission_that_rose_since_the_pin_counts_as_the_pinned_one() {
+    let early = story(4, 0, 0, true);
+    let late = story(12, 0, 0, true);
+    let pinned = early.0.snapshot(early.1).slice(&["payments"]);
+    let fresh = late.0.snapshot(late.1).slice(&["payments"]);
+    assert_eq!(pinned.permission(&["payments"], early.1).level, Level::Cautious);
+    assert_ne!(fresh.digest(), pinned.digest());
+    assert_eq!(fresh.digest_since(&pinned), pinned.digest());
+}
+
+mod properties;

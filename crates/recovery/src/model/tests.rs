@@ -1,0 +1,273 @@
+use super::*;
+use crate::isa::{Action, EdgeName, Limited, Place, Rate, RestartStrategy, Restored};
+use base::canon::Canon;
+
+mod physics;
+mod spans;
+
+/// A service with times spread evenly over a range of microseconds.
+pub(super) fn service(name: &str, replicas: u32, workers: u32, times_us: (u32, u32)) -> ServiceFit {
+    let (low, high) = times_us;
+    ServiceFit {
+        name: name.into(),
+        replicas,
+        workers,
+        workers_from: Source::Declared,
+        queue_max: Some(64),
+        times_us: (0..64).map(|i| low + (high - low) * i / 63).collect(),
+        start_up_us: vec![400_000, 600_000, 800_000],
+        start_up_from: Source::Measured,
+        p99_us: None,
+        errors_ppm: None,
+        min_available: Some(1),
+        quorum_of: None,
+        capacity_mrps: None,
+    }
+}
+
+pub(super) fn edge(caller: &str, callee: &str, timeout_ms: u64, attempts: u32) -> EdgeFit {
+    EdgeFit {
+        caller: caller.into(),
+        callee: callee.into(),
+        calls_permille: 1_000,
+        timeout_us: Some(timeout_ms * 1_000),
+        attempts,
+        base_us: 50_000,
+        cap_us: 200_000,
+        budget_ppm: None,
+        asynchronous: false,
+        soft: false,
+        policy_from: Source::Declared,
+    }
+}
+
+/// Ten services: a pool of 8 workers of 100 ms in each of two replicas of payments, and 110 requests/s.
+fn system() -> Fit {
+    let objective = |mut service: ServiceFit, p99_ms: u64| {
+        service.p99_us = Some(p99_ms * 1_000);
+        service.errors_ppm = Some(10_000);
+        service
+    };
+    let mut fulfillment = edge("orders", "fulfillment", 1_000, 1);
+    fulfillment.asynchronous = true;
+    Fit {
+        services: vec![
+            objective(service("cart", 2, 32, (2_000, 6_000)), 500),
+            objective(service("catalog", 1, 32, (2_000, 6_000)), 500),
+            service("catalog-cache", 1, 32, (1_000, 2_000)),
+            objective(service("checkout", 2, 128, (2_000, 4_000)), 800),
+            service("fulfillment", 1, 8, (10_000, 20_000)),
+            service("gateway", 1, 256, (1_000, 2_000)),
+            objective(service("inventory", 2, 32, (2_000, 6_000)), 500),
+            service("ledger", 1, 16, (1_000, 4_000)),
+            service("orders", 1, 32, (1_000, 3_000)),
+            objective(service("payments", 2, 8, (85_000, 115_000)), 300),
+        ],
+        edges: vec![
+            edge("catalog", "catalog-cache", 500, 1),
+            edge("checkout", "catalog", 500, 2),
+            edge("checkout", "cart", 500, 2),
+            edge("checkout", "inventory", 500, 2),
+            edge("checkout", "payments", 400, 3),
+            edge("checkout", "orders", 500, 2),
+            edge("gateway", "checkout", 3_000, 1),
+            fulfillment,
+            edge("payments", "ledger", 500, 1),
+        ],
+        roots: vec![RootFit {
+            service: "gateway".into(),
+            per_second: vec![108, 112, 109, 111, 113, 107],
+            timeout_us: Some(4_000_000),
+            periodic: false,
+        }],
+    }
+}
+
+fn limit(percent: u32) -> Step {
+    let edge = EdgeName { caller: "gateway".into(), callee: "checkout".into() };
+    Step {
+        key: "s1".into(),
+        desired: [(crate::call::edge_limit(&edge), i64::from(percent) * 1_100)].into(),
+        action: Action::RateLimit {
+            what: Limited::Edge(edge),
+            rate: Rate::Percent(percent),
+            burst: None,
+            priority: None,
+            ttl_ms: 120_000,
+        },
+        done_ms: 500,
+        guard_ms: 2_500,
+        deadline_ms: 10_000,
+    }
+}
+
+fn restart(key: &str, replicas: &[u32]) -> Step {
+    Step {
+        key: key.into(),
+        desired: replicas.iter().map(|r| (crate::call::generation("payments", *r), 2)).collect(),
+        action: Action::Restart {
+            place: Place::Instances("payments".into(), replicas.to_vec()),
+            strategy: RestartStrategy::Rolling,
+            wave: 1,
+            surge: 0,
+            grace_ms: Some(1_000),
+            jitter_ms: Some(100),
+        },
+        done_ms: 1_000,
+        guard_ms: 0,
+        deadline_ms: 15_000,
+    }
+}
+
+fn restore() -> Step {
+    let edge = EdgeName { caller: "gateway".into(), callee: "checkout".into() };
+    Step {
+        key: "s3".into(),
+        desired: [(crate::call::edge_limit(&edge), -1)].into(),
+        action: Action::RestoreTraffic { of: Restored::AllOpen, ramp: vec![25, 50, 100], ramp_ms: Some(1_000) },
+        done_ms: 1_000,
+        guard_ms: 2_500,
+        deadline_ms: 15_000,
+    }
+}
+
+fn story(percent: u32, health: Health, runs: u32) -> Input {
+    Input {
+        fit: system(),
+        plan: Digest::of(b"plan"),
+        steps: vec![limit(percent), restart("s2", &[0]), restore()],
+        impairments: vec![Impairment { service: "payments".into(), replica: 0, health }],
+        settings: State::new(),
+        since_onset_ms: 9_000,
+        config: Config { runs, impaired_for_ms: 2_000, ..Config::default() },
+        bounds: Bounds { amplification_permille: Some(2_000), convergence_ms: Some(60_000), ..Bounds::default() },
+    }
+}
+
+/// The values a preview may choose for the story's limit.
+fn rate() -> Mutable {
+    Mutable { parameter: "RateLimit.rate".into(), min: 10, max: 90, step: 5, safer_down: true }
+}
+
+fn breach(report: &Report) -> Option<&Finding> {
+    report.breaches().find(|finding| finding.kind == FindingKind::Amplification)
+}
+
+#[test]
+fn one_hung_replica_of_two_makes_a_storm_that_a_timid_limit_does_not_end() {
+    let report = preview(&story(60, Health::Hung, 60));
+    assert!(report.healthy_permille < 1_200, "{}", report.healthy_permille);
+    assert!(report.impaired_permille > 2_400, "{}", report.impaired_permille);
+    let breach = breach(&report).expect("60% leaves the storm alive at the restart");
+    assert_eq!((breach.step.as_deref(), breach.subject.as_str()), (Some("s2"), "checkout->payments"));
+    assert_eq!((breach.bound, breach.runs.len()), (2_000, FIX_RUNS_MAX.min(breach.count as usize)));
+    assert_eq!(report.vulnerable, ["payments"]);
+    assert_eq!((report.waves.len(), report.waves[0].taken), (1, 0), "a hung replica is out already");
+    assert_eq!((report.grown, report.contended, report.is_quorum_safe()), (0, 0, true));
+    assert!(report.not_modeled.iter().all(|sentence| !sentence.contains("safe")));
+}
+
+#[test]
+fn a_fix_is_the_nearest_lower_limit_and_its_own_preview_passes() {
+    let input = story(60, Health::Hung, 60);
+    let report = preview(&input);
+    let fix = find_fix(&input, breach(&report).expect("a breach"), &[rate()]).expect("a fix");
+    assert_eq!((fix.step.as_str(), fix.parameter.as_str(), fix.from), ("s1", "RateLimit.rate", 60));
+    assert!((20..=55).contains(&fix.to) && fix.to.is_multiple_of(5), "{fix:?}");
+    let mutated = preview(&story(u32::try_from(fix.to).unwrap(), Health::Hung, 60));
+    assert!(breach(&mutated).is_none(), "{:?}", mutated.findings);
+    assert!(mutated.amplification_permille <= 2_000 && mutated.unconverged == 0, "{mutated:#?}");
+    assert!(mutated.convergence_p95_ms.is_some_and(|ms| ms < 30_000), "{:?}", mutated.convergence_p95_ms);
+    let risky = Mutable { max: 90, min: 60, ..rate() };
+    assert_eq!(find_fix(&input, breach(&report).expect("a breach"), &[risky]), None, "never past its bound");
+}
+
+#[test]
+fn crashed_and_slow_replicas_storm_too_and_a_low_limit_helps_both() {
+    for health in [Health::Down, Health::Slow(600_000)] {
+        let high = preview(&story(90, health, 30));
+        assert!(high.impaired_permille > 2_400 && breach(&high).is_some(), "{health:?}");
+        let low = preview(&story(30, health, 30));
+        assert!(breach(&low).is_none() && low.unconverged == 0, "{health:?}: {:?}", low.findings);
+        assert!(low.goodput_permille < 1_000, "what is shed is not good");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let input = story(60, Health::Hung, 10);
+    let bytes = |report: Report| base::canon::object("preview", &report.to_value());
+    assert_eq!(bytes(preview(&input)), bytes(preview(&input)));
+    let other = Input { config: Config { seed: 2, ..input.config }, ..input.clone() };
+    assert_ne!(bytes(preview(&input)), bytes(preview(&other)));
+}
+
+#[test]
+fn a_small_event_budget_thins_requests_and_keeps_the_finding() {
+    let mut input = story(90, Health::Hung, 40);
+    input.config.events_max = 40 * 8_000;
+    let report = preview(&input);
+    assert!(report.thinning > 1 && report.events < 4 * input.config.events_max, "{}", report.thinning);
+    assert!(breach(&report).is_some());
+}
+
+#[test]
+fn what_the_model_has_no_word_for_is_said() {
+    let mut input = story(45, Health::Hung, 2);
+    input.steps.push(Step {
+        key: "s4".into(),
+        action: Action::RollbackConfig {
+            kind: "flag".into(),
+            namespace: "prod".into(),
+            name: "fast-path".into(),
+            to: crate::isa::Revision::LastGood,
+        },
+        desired: [(crate::call::config("flag", "prod", "fast-path"), 3)].into(),
+        done_ms: 0,
+        guard_ms: 0,
+        deadline_ms: 1_000,
+    });
+    let report = preview(&input);
+    let modeled: Vec<bool> = report.steps.iter().map(|step| step.modeled).collect();
+    assert_eq!(modeled, [true, true, true, false]);
+    assert!(report.not_modeled.iter().any(|sentence| sentence.starts_with("s4: ")), "{:?}", report.not_modeled);
+}
+
+#[test]
+fn a_plan_that_breaks_what_works_grows_the_scope() {
+    let mut input = story(45, Health::Hung, 10);
+    input.impairments.clear();
+    let weights = [(crate::call::weight("payments", 0), 0), (crate::call::weight("payments", 1), 0)];
+    input.steps = vec![Step {
+        key: "s1".into(),
+        action: Action::Drain {
+            place: Place::Service("payments".into()),
+            percent: 100,
+            mode: crate::isa::DrainMode::All,
+            timeout_ms: Some(1_000),
+            ttl_ms: 60_000,
+        },
+        desired: weights.into(),
+        done_ms: 0,
+        guard_ms: 3_000,
+        deadline_ms: 10_000,
+    }];
+    let report = preview(&input);
+    assert_eq!((report.grown, report.grown_first), (10, Some(0)));
+    assert_eq!(report.grown_services, ["checkout"]);
+    let unconverged = (report.unconverged, report.convergence_p95_ms);
+    assert_eq!(unconverged, (10, None), "nobody gives the traffic back");
+    assert_eq!(report.waves[0].ready, 0);
+}
+
+#[test]
+fn the_effect_tree_is_written_in_the_words_of_receipts() {
+    let report = preview(&story(45, Health::Hung, 1));
+    let expected = [
+        path_line("s1", ActionKind::RateLimit, "limit/gateway->checkout", 49_500),
+        path_line("s2", ActionKind::Restart, "generation/payments@0", 2),
+        path_line("s3", ActionKind::RestoreTraffic, "limit/gateway->checkout", -1),
+    ];
+    assert_eq!(report.lines, expected);
+    assert_eq!(report.lines[0], "action s1 RateLimit limit/gateway->checkout=49500");
+}

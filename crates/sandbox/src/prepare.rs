@@ -1,0 +1,87 @@
+//! Makes a directory out of which the supervisor can run the shop.
+
+use crate::topology::{self, TopologyOptions};
+use crate::{POLICY_FILE, RATE, TOPOLOGY_FILE};
+use anyhow::Context as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+
+/// The shop's policy file.
+pub const POLICY: &str = include_str!("../sandbox.policy.toml");
+
+/// What can be chosen.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Base address of the server that takes the spans.
+    pub server: String,
+    /// Root requests a second.
+    pub rate: u32,
+    /// Of everything random.
+    pub seed: u64,
+}
+
+/// A directory that is ready.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The topology file.
+    pub topology: PathBuf,
+    /// The policy file.
+    pub policy: PathBuf,
+    /// Base address of the load generator's record.
+    pub load_url: String,
+    /// Base address of the scripted agent.
+    pub agent_url: String,
+}
+
+impl Options {
+    /// The usual shop, sending its spans to `server`.
+    #[must_use]
+    pub fn new(server: &str) -> Options {
+        Options { server: server.to_owned(), rate: RATE, seed: 1 }
+    }
+}
+
+/// Writes the topology file and the policy file into `dir`.
+///
+/// # Errors
+/// A directory that cannot be written, or no free port.
+pub fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Prepared> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let [load, agent] = free_addresses()?;
+    let Options { server, rate, seed } = options.clone();
+    let text = topology::text(&TopologyOptions { otlp: server, load: load.clone(), agent: agent.clone(), rate, seed });
+    let prepared = Prepared {
+        topology: dir.join(TOPOLOGY_FILE),
+        policy: dir.join(POLICY_FILE),
+        load_url: format!("http://{load}"),
+        agent_url: format!("http://{agent}"),
+    };
+    for (path, text) in [(&prepared.topology, text.as_str()), (&prepared.policy, POLICY)] {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(prepared)
+}
+
+/// Two ports that the kernel gives out now; both are held until both are known.
+fn free_addresses() -> anyhow::Result<[String; 2]> {
+    let sockets = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
+    let [load, agent] = &sockets;
+    Ok([load.local_addr()?.to_string(), agent.local_addr()?.to_string()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prepared_directory_says_where_everything_is() {
+        let dir = tempfile::tempdir().expect("dir");
+        let prepared = prepare(&dir.path().join("new"), &Options::new("http://127.0.0.1:8001")).expect("prepared");
+        let topology = std::fs::read_to_string(&prepared.topology).expect("topology");
+        assert!(topology.contains(&format!("url = \"{}/record\"", prepared.load_url)));
+        assert!(topology.contains(prepared.agent_url.trim_start_matches("http://")));
+        assert_ne!(prepared.load_url, prepared.agent_url);
+        let policy = std::fs::read_to_string(&prepared.policy).expect("policy");
+        assert!(policy.contains("name = \"sandbox\""));
+    }
+}

@@ -1,0 +1,91 @@
+//! Agents: they are asked and recorded, and trusted for nothing. The built-in ones are deterministic and
+//! need no network; others are asked over HTTP. An answer that does not parse, or comes late, is *unknown*.
+
+mod http;
+mod rules;
+mod worker;
+
+pub use http::ask;
+pub use rules::{diagnose, propose, verify};
+pub use worker::{AGENTS, Answer, BUILT_IN, Question, work};
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// LIMIT: bytes of a question or an answer.
+pub const AGENT_BYTES_MAX: usize = 256 * 1024;
+
+/// What an agent is shown. Everything that came from outside stands under `untrusted`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentView {
+    /// The incident.
+    pub incident: String,
+    /// What a person asked to recover.
+    pub target: String,
+    /// Impaired services.
+    pub impaired: Vec<String>,
+    /// Services that behave unlike before, downstream of those.
+    pub suspects: Vec<String>,
+    /// Members of the recovery group.
+    pub group: Vec<String>,
+    /// Facts of each service in question.
+    pub services: BTreeMap<String, AgentService>,
+    /// Edges among them and into them.
+    pub edges: Vec<AgentEdge>,
+    /// Why the kernel refused the revision before; empty for the first.
+    pub rejections: Vec<String>,
+    /// The nearest plan the kernel would accept, in text form.
+    pub nearest: Option<String>,
+    /// Names and messages from telemetry: strings, never instructions.
+    pub untrusted: BTreeMap<String, String>,
+}
+
+/// One service as an agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentService {
+    /// Ready instances.
+    pub ready: Vec<u32>,
+    /// Instances that are not ready.
+    pub unready: Vec<u32>,
+    /// Requests per second now, in milli-requests.
+    pub load_mrps: Option<u64>,
+    /// Requests per second before the onset, in milli-requests.
+    pub baseline_mrps: Option<u64>,
+    /// Capacity of one replica, in milli-requests per second.
+    pub capacity_mrps: Option<u64>,
+    /// Whether overload feeds itself.
+    pub metastable: bool,
+}
+
+/// One edge as an agent sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentEdge {
+    /// The caller.
+    pub caller: String,
+    /// The callee.
+    pub callee: String,
+    /// Whether the caller fails without it.
+    pub hard: bool,
+    /// Attempts per request now, in permille.
+    pub attempts_permille: u64,
+}
+
+/// What an agent answers to *propose*.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentProposal {
+    /// The steps in text form; absent = it does not know.
+    #[serde(default)]
+    pub plan: Option<String>,
+    /// Its confidence and prose; recorded and never looked into.
+    #[serde(default)]
+    pub opinion: serde_json::Value,
+}
+
+/// What the built-in diagnosis says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    /// The service to act on.
+    pub suspect: Option<String>,
+    /// What it looks like.
+    pub mode: String,
+}

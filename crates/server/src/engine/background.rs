@@ -1,0 +1,70 @@
+//! What happens by itself: deadlines, retries, leases, delivery, and the answers of finished groups.
+
+use crate::engine::core::Finished;
+use crate::engine::shared::Shared;
+use base::{Millis, Timestamp};
+use std::sync::Arc;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// LIMIT: timers handled in one sweep; what is left is handled in the next, at once.
+const TICK_MAX: u32 = 1_000;
+/// The pause before what is due and did not change anything is looked at again.
+const IDLE_NAP: Millis = Millis(50);
+/// How often the outbox is searched for messages to give up.
+const GIVE_UP_EVERY: Millis = Millis(60_000);
+
+/// Answers the waiters of each finished group: the writer wakes the runtime once, not once per waiter.
+pub(super) async fn answer(shared: Arc<Shared>, mut ended: UnboundedReceiver<Finished>) {
+    // Ends when the writer has ended.
+    while let Some(finished) = ended.recv().await {
+        for (waiters, outcome) in [(finished.durable, true), (finished.failed, false)] {
+            for waiter in waiters {
+                // Whoever stopped waiting does not want the answer.
+                let _ = waiter.send(outcome);
+            }
+        }
+        for waiter in finished.settled {
+            let _ = waiter.send(());
+        }
+        shared.stir.notify_one();
+    }
+}
+
+/// Sweeps timers and pumps messages whenever something is due or was stirred, until the engine ends.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut search_at = shared.env.now().plus(GIVE_UP_EVERY);
+    loop {
+        let next = round(&shared, &mut search_at);
+        tokio::select! {
+            () = shared.stopped.cancelled() => return,
+            () = shared.stir.notified() => {}
+            () = shared.env.sleep_until(next) => {}
+        }
+    }
+}
+
+/// One look at the whole state; answers when the next one is due.
+fn round(shared: &Shared, search_at: &mut Timestamp) -> Timestamp {
+    let mut core = shared.lock();
+    let now = shared.env.now();
+    if shared.writable(&core).is_err() {
+        // The writer stirs us when the store is back.
+        return now.plus(GIVE_UP_EVERY);
+    }
+    let mut changed = core.tick(now, TICK_MAX);
+    changed |= core.deliver(now);
+    if now >= *search_at {
+        changed |= core.give_up(now);
+        *search_at = now.plus(GIVE_UP_EVERY);
+    }
+    let due = [core.memory.next_due(), core.delivery.next_due(), Some(*search_at)];
+    let mut next = due.into_iter().flatten().min().unwrap_or(*search_at);
+    if next <= now && !changed {
+        next = now.plus(IDLE_NAP);
+    }
+    drop(core);
+    if changed {
+        shared.wake();
+    }
+    next
+}

@@ -1,0 +1,428 @@
+//! What the engine's one mutex protects: live state, the open commit group, and how to take both back.
+
+use crate::engine::delivery::Delivery;
+use crate::engine::evidence::{Records, RecordsUndo};
+use crate::engine::{Entry, Guard};
+use base::{Digest, Timestamp};
+use protocol::{Config, Effect, Memory, Message, Request, Response, Row, TaskRef, TaskState, View as _};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use store::{Batch, Contents, ScopeLease};
+use tokio::sync::oneshot;
+
+/// Completes with true once the group is durable, with false if it failed.
+pub(super) type Waiter = oneshot::Sender<bool>;
+
+/// Whether writes are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Health {
+    Writable,
+    /// The last commit failed and the store is not open again yet.
+    Refusing,
+}
+
+/// What to tell whom after a group has ended.
+#[derive(Debug, Default)]
+pub(super) struct Finished {
+    pub(super) durable: Vec<Waiter>,
+    pub(super) failed: Vec<Waiter>,
+    pub(super) settled: Vec<oneshot::Sender<()>>,
+}
+
+/// What a row was before each commit group that changed it, oldest first; `None` if it did not exist.
+type Images = Vec<(u64, Option<Arc<Row>>)>;
+
+/// One change that is in memory and not yet durable.
+enum Undo {
+    Protocol(protocol::Undo),
+    Records(RecordsUndo),
+}
+
+/// A change applied to memory that may still be taken back without a trace.
+pub(super) struct Staged {
+    effects: Vec<Effect>,
+    undo: protocol::Undo,
+    before: BTreeMap<String, Option<Arc<Row>>>,
+}
+
+/// The changes of one transaction to be.
+#[derive(Default)]
+struct Group {
+    rows: BTreeMap<u64, Arc<Row>>,
+    outbox: BTreeMap<u64, Message>,
+    batch: Batch,
+    undo: Vec<Undo>,
+    touched: HashSet<String>,
+}
+
+pub(super) struct Core {
+    pub(super) memory: Memory,
+    pub(super) records: Records,
+    pub(super) delivery: Delivery,
+    pub(super) health: Health,
+    config: Config,
+    /// Row number of every promise.
+    seqs: HashMap<String, u64>,
+    next_seq: u64,
+    open: Group,
+    committing: Option<Group>,
+    /// The number of the open group; groups below the committing one are durable.
+    epoch: u64,
+    durable: u64,
+    durable_entries: u64,
+    committing_entries: u64,
+    /// INVARIANT: for every row changed since the durable group, what it was before each of those groups.
+    overlay: HashMap<String, Images>,
+    waiters: BTreeMap<u64, Vec<Waiter>>,
+    settled: HashMap<String, Vec<oneshot::Sender<()>>>,
+}
+
+impl Core {
+    pub(super) fn load(contents: Contents, config: Config, now: Timestamp) -> Core {
+        let mut core = Core {
+            memory: Memory::default(),
+            records: Records::default(),
+            delivery: Delivery::default(),
+            health: Health::Writable,
+            config,
+            seqs: HashMap::new(),
+            next_seq: 0,
+            open: Group::default(),
+            committing: None,
+            epoch: 1,
+            durable: 0,
+            durable_entries: 0,
+            committing_entries: 0,
+            overlay: HashMap::new(),
+            waiters: BTreeMap::new(),
+            settled: HashMap::new(),
+        };
+        core.adopt(contents, now);
+        core
+    }
+
+    /// Makes memory what the store holds; connections and waiters stay.
+    fn adopt(&mut self, contents: Contents, now: Timestamp) {
+        self.records = Records::load(&contents);
+        self.durable_entries = self.records.len();
+        self.seqs.clear();
+        self.overlay.clear();
+        let mut rows = Vec::with_capacity(contents.rows.len());
+        for (seq, row) in contents.rows {
+            self.next_seq = self.next_seq.max(seq + 1);
+            self.seqs.insert(row.id().to_owned(), seq);
+            rows.push(row);
+        }
+        self.memory = Memory::load(rows, contents.outbox.iter().map(|(_, message)| message.clone()));
+        self.delivery.reload(contents.outbox, now);
+    }
+
+    // ---- requests
+
+    /// Applies a request to memory. Nothing is recorded yet: [`Core::unstage`] takes it back.
+    pub(super) fn stage(&mut self, request: &Request, now: Timestamp) -> (Response, Staged) {
+        let applied = protocol::apply(&self.memory, request, now, &self.config);
+        (applied.response, self.stage_effects(applied.effects))
+    }
+
+    fn stage_effects(&mut self, effects: Vec<Effect>) -> Staged {
+        let mut before = BTreeMap::new();
+        for effect in &effects {
+            if let Effect::Put(row) = effect {
+                before.entry(row.id().to_owned()).or_insert_with_key(|id| self.memory.row(id));
+            }
+        }
+        let undo = self.memory.commit(&effects);
+        Staged { effects, undo, before }
+    }
+
+    pub(super) fn unstage(&mut self, staged: Staged) {
+        self.memory.undo(staged.undo);
+    }
+
+    /// Puts staged changes into the open group.
+    pub(super) fn record(&mut self, staged: Staged, now: Timestamp) {
+        if staged.effects.is_empty() {
+            return;
+        }
+        self.open.undo.push(Undo::Protocol(staged.undo));
+        for (id, previous) in staged.before {
+            let Some(current) = self.memory.row(&id) else { continue };
+            let seq = *self.seqs.entry(id.clone()).or_insert_with(|| {
+                self.next_seq += 1;
+                self.next_seq - 1
+            });
+            self.open.rows.insert(seq, current);
+            let images = self.overlay.entry(id.clone()).or_default();
+            if images.last().is_none_or(|(epoch, _)| *epoch != self.epoch) {
+                images.push((self.epoch, previous));
+            }
+            self.open.touched.insert(id);
+        }
+        for effect in staged.effects {
+            match effect {
+                Effect::Send(message) => {
+                    let (seq, replaced) = self.delivery.add(message.clone(), self.epoch, now);
+                    self.open.outbox.insert(seq, message);
+                    self.open.drop_message(replaced);
+                }
+                Effect::Retract(key) => self.open.drop_message(self.delivery.retract(&key)),
+                // Rows were taken above; timers follow from them and are not stored.
+                Effect::Put(_) | Effect::Arm(_) | Effect::Disarm(_) => {}
+            }
+        }
+    }
+
+    /// Settles and re-offers what is due; true if anything changed.
+    pub(super) fn tick(&mut self, now: Timestamp, limit: u32) -> bool {
+        let effects = protocol::tick(&self.memory, now, limit, &self.config);
+        self.record_effects(effects, now)
+    }
+
+    /// Ends the leases of a worker that went away and did not come back.
+    pub(super) fn reclaim(&mut self, held: &[TaskRef], now: Timestamp) -> bool {
+        let effects = protocol::reclaim(&self.memory, held, now, &self.config);
+        self.record_effects(effects, now)
+    }
+
+    fn record_effects(&mut self, effects: Vec<Effect>, now: Timestamp) -> bool {
+        let changed = !effects.is_empty();
+        let staged = self.stage_effects(effects);
+        self.record(staged, now);
+        changed
+    }
+
+    // ---- evidence, leases, facts
+
+    pub(super) fn append(&mut self, entry: Entry) -> u64 {
+        let (stored, undo) = self.records.append(entry);
+        let index = stored.index;
+        self.open.batch.entries.push(stored);
+        self.open.undo.push(Undo::Records(undo));
+        index
+    }
+
+    pub(super) fn keep_blob(&mut self, bytes: Vec<u8>) {
+        self.open.batch.blobs.push((Digest::of(&bytes), Arc::from(bytes)));
+    }
+
+    pub(super) fn take_lease(&mut self, lease: &ScopeLease) {
+        let (undo, (key, value)) = self.records.take(lease);
+        self.open.undo.push(Undo::Records(undo));
+        self.open.batch.leases_gone.retain(|incident| *incident != lease.incident);
+        self.open.batch.leases.retain(|other| other.incident != lease.incident);
+        self.open.batch.leases.push(lease.clone());
+        self.open.batch.meta.push((key, value));
+    }
+
+    pub(super) fn release_lease(&mut self, incident: &str) -> bool {
+        let Some(undo) = self.records.release(incident) else { return false };
+        self.open.undo.push(Undo::Records(undo));
+        self.open.batch.leases.retain(|other| other.incident != incident);
+        self.open.batch.leases_gone.push(incident.to_owned());
+        true
+    }
+
+    pub(super) fn put_meta(&mut self, key: &str, value: Vec<u8>) {
+        let undo = self.records.put_meta(key, value.clone(), self.epoch);
+        self.open.undo.push(Undo::Records(undo));
+        self.open.batch.meta.push((key.to_owned(), value));
+    }
+
+    /// Whether a guard holds now. Fails closed: what cannot be found does not hold.
+    pub(super) fn holds(&self, guard: &Guard, now: Timestamp) -> bool {
+        match guard {
+            Guard::Hold { scopes } => !scopes.iter().any(|scope| self.is_pending(&format!("hold/{scope}"))),
+            Guard::Lease { incident, epoch } => self.records.lease(incident).is_some_and(|held| held.epoch == *epoch),
+            Guard::Task { id, version } => self.is_held(id, *version, now),
+            Guard::Chain { incident, seq } => self.records.next_seq(incident) == *seq,
+            Guard::Bound { key, digest } => {
+                self.records.meta(key).is_some_and(|(_, value)| Digest::of(value) == *digest)
+            }
+        }
+    }
+
+    fn is_pending(&self, id: &str) -> bool {
+        self.memory.row(id).is_some_and(|row| !row.promise.is_settled())
+    }
+
+    fn is_held(&self, id: &str, version: u64, now: Timestamp) -> bool {
+        let Some(row) = self.memory.row(id) else { return false };
+        let Some(task) = &row.task else { return false };
+        task.state == TaskState::Acquired && task.version == version && task.lease_at.is_some_and(|lease| lease > now)
+    }
+
+    // ---- the durable view
+
+    /// The row as of the last durable group.
+    pub(super) fn durable_row(&self, id: &str) -> Option<Arc<Row>> {
+        match self.overlay.get(id).and_then(|images| images.first()) {
+            Some((_, image)) => image.clone(),
+            None => self.memory.row(id),
+        }
+    }
+
+    pub(super) fn durable_below(&self, prefix: &str) -> Vec<Arc<Row>> {
+        self.memory.children(prefix).filter_map(|promise| self.durable_row(&promise.id)).collect()
+    }
+
+    pub(super) fn durable_entries(&self) -> u64 {
+        self.durable_entries
+    }
+
+    pub(super) fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// The group that must be durable before these rows may be shown as memory has them; `None` if they may now.
+    pub(super) fn epoch_of<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Option<u64> {
+        let newest = |id| self.overlay.get(id).and_then(|images| images.last()).map(|(epoch, _)| *epoch);
+        ids.filter_map(newest).max()
+    }
+
+    /// The newest group that holds a change; `None` if everything is durable.
+    pub(super) fn newest_epoch(&self) -> Option<u64> {
+        if self.open.is_empty() { self.committing.as_ref().map(|_| self.epoch - 1) } else { Some(self.epoch) }
+    }
+
+    // ---- groups
+
+    /// A receiver that completes when group `epoch` has ended.
+    pub(super) fn wait_for(&mut self, epoch: u64) -> oneshot::Receiver<bool> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.entry(epoch).or_default().push(sender);
+        receiver
+    }
+
+    pub(super) fn wait_open(&mut self) -> oneshot::Receiver<bool> {
+        self.wait_for(self.epoch)
+    }
+
+    /// A receiver that completes when the promise is durably settled; `None` if it is or does not exist.
+    pub(super) fn wait_settled(&mut self, id: &str) -> Option<oneshot::Receiver<()>> {
+        let row = self.memory.row(id)?;
+        let durable = self.durable_row(id);
+        if row.promise.is_settled() && durable.is_some_and(|row| row.promise.is_settled()) {
+            return None;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let waiting = self.settled.entry(id.to_owned()).or_default();
+        waiting.retain(|other| !other.is_closed());
+        waiting.push(sender);
+        Some(receiver)
+    }
+
+    /// The open group as a batch, if there is anything in it and nothing is being committed.
+    pub(super) fn close_group(&mut self) -> Option<Batch> {
+        if self.open.is_empty() || self.health != Health::Writable {
+            return None;
+        }
+        let mut group = std::mem::take(&mut self.open);
+        let mut batch = std::mem::take(&mut group.batch);
+        batch.rows = std::mem::take(&mut group.rows).into_iter().collect();
+        batch.outbox = std::mem::take(&mut group.outbox).into_iter().collect();
+        self.committing = Some(group);
+        self.committing_entries = self.records.len();
+        self.epoch += 1;
+        Some(batch)
+    }
+
+    /// The committing group is durable.
+    pub(super) fn finish(&mut self) -> Finished {
+        let mut finished = Finished::default();
+        let Some(group) = self.committing.take() else { return finished };
+        self.durable = self.epoch - 1;
+        self.durable_entries = self.committing_entries;
+        for id in group.touched {
+            if let Some(images) = self.overlay.get_mut(&id) {
+                images.retain(|(epoch, _)| *epoch > self.durable);
+                if images.is_empty() {
+                    self.overlay.remove(&id);
+                }
+            }
+            if self.settled.contains_key(&id) && self.durable_row(&id).is_some_and(|row| row.promise.is_settled()) {
+                finished.settled.extend(self.settled.remove(&id).unwrap_or_default());
+            }
+        }
+        finished.durable = self.waiters.remove(&self.durable).unwrap_or_default();
+        finished
+    }
+
+    /// The committing group failed: it and the open one are taken back, newest change first.
+    pub(super) fn fail(&mut self, now: Timestamp) -> Finished {
+        let open = std::mem::take(&mut self.open);
+        let committing = self.committing.take().unwrap_or_default();
+        for undo in open.undo.into_iter().rev().chain(committing.undo.into_iter().rev()) {
+            match undo {
+                Undo::Protocol(undo) => self.memory.undo(undo),
+                Undo::Records(undo) => self.records.undo(undo),
+            }
+        }
+        self.overlay.clear();
+        // Nothing is delivered until the store is open again, and then with the store's own numbers.
+        let owed = self.memory.queue().map(|(place, message)| (place, message.clone())).collect();
+        self.delivery.reload(owed, now);
+        self.health = Health::Refusing;
+        self.epoch += 1;
+        let failed = std::mem::take(&mut self.waiters).into_values().flatten().collect();
+        Finished { failed, ..Finished::default() }
+    }
+
+    /// The store was opened anew: what it holds is what happened.
+    pub(super) fn replace(&mut self, contents: Contents, now: Timestamp) -> Finished {
+        self.adopt(contents, now);
+        self.health = Health::Writable;
+        let done: Vec<String> = self.settled.keys().filter(|id| !self.is_pending(id)).cloned().collect();
+        let settled = done.iter().filter_map(|id| self.settled.remove(id)).flatten().collect();
+        Finished { settled, ..Finished::default() }
+    }
+
+    // ---- delivery
+
+    /// Writes deliverable messages to connections; counts old ones as received. True if the outbox changed.
+    pub(super) fn deliver(&mut self, now: Timestamp) -> bool {
+        if self.health != Health::Writable {
+            return false;
+        }
+        let received = self.delivery.received(now);
+        self.delivery.pump(self.durable, now);
+        self.retract(&received, now)
+    }
+
+    /// Gives up messages that nobody came for. True if the outbox changed.
+    pub(super) fn give_up(&mut self, now: Timestamp) -> bool {
+        let given_up = self.delivery.give_up(now);
+        self.retract(&given_up, now)
+    }
+
+    fn retract(&mut self, messages: &[Message], now: Timestamp) -> bool {
+        let mut changed = false;
+        for message in messages {
+            let effects = protocol::delivered(&self.memory, message);
+            changed |= self.record_effects(effects, now);
+        }
+        changed
+    }
+}
+
+impl Staged {
+    /// Whether nothing would change.
+    pub(super) fn is_empty(&self) -> bool {
+        self.effects.is_empty()
+    }
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.undo.is_empty() && self.batch.blobs.is_empty()
+    }
+
+    /// Forgets a message: one of this group is never written, an older one is deleted.
+    fn drop_message(&mut self, seq: Option<u64>) {
+        if let Some(seq) = seq
+            && self.outbox.remove(&seq).is_none()
+        {
+            self.batch.outbox_gone.push(seq);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What the engine's threads and tasks share, and what ends them.
+
+use crate::engine::SubmitError;
+use crate::engine::background;
+use crate::engine::core::{Core, Finished, Health};
+use crate::engine::env::Env;
+use crate::engine::writer::Writer;
+use base::Millis;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use store::{Batch, SqliteReader, Store};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+/// Opens the store: at the start, and again after a commit failed.
+pub(super) type Opener = Box<dyn FnMut() -> Result<(Box<dyn Store>, SqliteReader), store::Error> + Send>;
+
+pub(super) struct Shared {
+    core: Mutex<Core>,
+    /// Wakes the writer: there is a group, or the engine ends.
+    group: Condvar,
+    /// Wakes the background task: something may be due or deliverable.
+    pub(super) stir: Notify,
+    pub(super) stopped: CancellationToken,
+    pub(super) env: Env,
+    pub(super) reconnect_grace: Millis,
+    reader: Mutex<SqliteReader>,
+}
+
+/// Ends the writer and the tasks when the last engine is dropped.
+pub(super) struct Life {
+    shared: Arc<Shared>,
+    writer: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Shared {
+    pub(super) fn new(core: Core, reader: SqliteReader, env: Env, reconnect_grace: Millis) -> Shared {
+        Shared {
+            core: Mutex::new(core),
+            group: Condvar::new(),
+            stir: Notify::new(),
+            stopped: CancellationToken::new(),
+            env,
+            reconnect_grace,
+            reader: Mutex::new(reader),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        // After a panic inside a transition memory may be half-changed: reads go on, `writable` refuses the rest.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn reader(&self) -> MutexGuard<'_, SqliteReader> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_reader(&self, reader: SqliteReader) {
+        *self.reader() = reader;
+    }
+
+    /// Refuses while the store does not take writes, for good after a panic inside a transition.
+    pub(super) fn writable(&self, core: &Core) -> Result<(), SubmitError> {
+        let fit = core.health == Health::Writable && !self.core.is_poisoned() && !self.stopped.is_cancelled();
+        if fit { Ok(()) } else { Err(SubmitError::Unavailable) }
+    }
+
+    /// Tells the writer that there may be a group to commit.
+    pub(super) fn wake(&self) {
+        self.group.notify_one();
+    }
+
+    /// Waits until a group has ended, if one is named.
+    pub(super) async fn durable(&self, group: Option<oneshot::Receiver<bool>>) -> Result<(), SubmitError> {
+        let Some(group) = group else { return Ok(()) };
+        match group.await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(SubmitError::Unavailable),
+        }
+    }
+
+    /// The next group to commit; blocks until there is one. `None` once the engine has ended.
+    pub(super) fn next_group(&self) -> Option<Batch> {
+        let mut core = self.lock();
+        loop {
+            // A quarantined engine commits nothing more: what memory holds may be half a change.
+            if self.stopped.is_cancelled() || self.core.is_poisoned() {
+                return None;
+            }
+            if let Some(batch) = core.close_group() {
+                return Some(batch);
+            }
+            core = self.group.wait(core).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for `time`; false if the engine ended meanwhile.
+    pub(super) fn wait_unless_stopped(&self, time: Duration) -> bool {
+        let core = self.lock();
+        let going = |_: &mut Core| !self.stopped.is_cancelled();
+        let waited = self.group.wait_timeout_while(core, time, going);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        !self.stopped.is_cancelled()
+    }
+}
+
+impl Life {
+    pub(super) fn start(shared: &Arc<Shared>, store: Box<dyn Store>, open: Opener) -> Result<Life, std::io::Error> {
+        let (finished, ended) = mpsc::unbounded_channel::<Finished>();
+        let writer = Writer { shared: Arc::clone(shared), store: Some(store), open, finished };
+        let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
+        tokio::spawn(background::answer(Arc::clone(shared), ended));
+        tokio::spawn(background::run(Arc::clone(shared)));
+        Ok(Life { shared: Arc::clone(shared), writer: Some(writer) })
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        {
+            // Under the lock, so that the writer cannot miss it between looking and waiting.
+            let _core = self.shared.lock();
+            self.shared.stopped.cancel();
+        }
+        self.shared.group.notify_all();
+        if let Some(writer) = self.writer.take() {
+            // At most one commit long; afterwards the data directory is free.
+            let _ = writer.join();
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! One request from the wire: parsed, refused where clients may not write, applied, answered once durable.
+
+use crate::engine::{Engine, SubmitError};
+use protocol::{Address, Body, Create, FenceAction, Request, Response, TARGET, wire};
+
+impl Engine {
+    /// Answers one request of the wire protocol: the HTTP status and the body.
+    pub async fn wire(&self, body: &[u8]) -> (u16, Vec<u8>) {
+        let parsed = match wire::parse_request(body) {
+            Ok(parsed) => parsed,
+            Err(bad) => return (400, wire::render_bad_request(&bad)),
+        };
+        let refused = protocol::reserved_refusal(&parsed.request).or_else(|| unroutable_refusal(&parsed.request));
+        let response = match refused {
+            Some(refusal) => refusal,
+            None => self.perform(&parsed.request).await.unwrap_or_else(|_| unavailable()),
+        };
+        (response.status, wire::render_response(&parsed, &response))
+    }
+
+    /// Applies one request and answers once everything the answer rests on is durable.
+    ///
+    /// # Errors
+    /// The store does not take writes and the request would have changed something, or the commit failed.
+    async fn perform(&self, request: &Request) -> Result<Response, SubmitError> {
+        let (response, durable) = {
+            let mut core = self.shared.lock();
+            let now = self.shared.env.now();
+            let (response, staged) = core.stage(request, now);
+            if staged.is_empty() {
+                core.unstage(staged);
+                let needed = if carries_others(&response) {
+                    core.newest_epoch()
+                } else {
+                    core.epoch_of(named(request).into_iter())
+                };
+                (response, needed.map(|epoch| core.wait_for(epoch)))
+            } else if let Err(refused) = self.shared.writable(&core) {
+                core.unstage(staged);
+                return Err(refused);
+            } else {
+                core.record(staged, now);
+                (response, Some(core.wait_open()))
+            }
+        };
+        self.shared.wake();
+        self.shared.durable(durable).await?;
+        Ok(response)
+    }
+}
+
+fn unavailable() -> Response {
+    Response::refuse(503, "the store does not take writes; ask again later")
+}
+
+/// Whether an answer shows rows that the request does not name.
+fn carries_others(response: &Response) -> bool {
+    match &response.body {
+        Body::Acquired { preload, .. } | Body::Preload(preload) | Body::Fenced { preload, .. } => !preload.is_empty(),
+        Body::Empty | Body::Promise(_) | Body::Task(_) | Body::Error(_) => false,
+    }
+}
+
+/// The rows that a request names: the answer rests on no other, but for a preload.
+fn named(request: &Request) -> Vec<&str> {
+    match request {
+        Request::PromiseGet { id }
+        | Request::TaskGet { id }
+        | Request::RegisterListener { awaited: id, .. }
+        | Request::TaskAcquire { id, .. } => vec![id],
+        Request::PromiseCreate(create) | Request::TaskCreate { action: create, .. } => vec![&create.id],
+        Request::PromiseSettle(settle) => vec![&settle.id],
+        Request::RegisterCallback(callback) => vec![&callback.awaited, &callback.awaiter],
+        Request::TaskRelease(task) => vec![&task.id],
+        Request::TaskFulfill { id, action, .. } => vec![id, &action.id],
+        Request::TaskSuspend { id, actions, .. } => {
+            std::iter::once(id).chain(actions.iter().map(|action| &action.awaited)).map(String::as_str).collect()
+        }
+        Request::TaskFence { id, action, .. } => vec![id, action.id()],
+        Request::TaskHeartbeat { tasks, .. } => tasks.iter().map(|task| task.id.as_str()).collect(),
+        Request::NotSupported { .. } => Vec::new(),
+    }
+}
+
+/// The 400 for an address that is well formed and that this server does not deliver to: only polling is supported.
+fn unroutable_refusal(request: &Request) -> Option<Response> {
+    let create = |create: &Create| create.tags.get(TARGET).cloned();
+    let address = match request {
+        Request::PromiseCreate(action)
+        | Request::TaskCreate { action, .. }
+        | Request::TaskFence { action: FenceAction::Create(action), .. } => create(action),
+        Request::RegisterListener { address, .. } => Some(address.clone()),
+        Request::PromiseGet { .. }
+        | Request::PromiseSettle(_)
+        | Request::RegisterCallback(_)
+        | Request::TaskGet { .. }
+        | Request::TaskAcquire { .. }
+        | Request::TaskRelease(_)
+        | Request::TaskFulfill { .. }
+        | Request::TaskSuspend { .. }
+        | Request::TaskFence { action: FenceAction::Settle(_), .. }
+        | Request::TaskHeartbeat { .. }
+        | Request::NotSupported { .. } => None,
+    }?;
+    match Address::parse(&address)? {
+        Address::Poll { .. } => None,
+        Address::Http(_) | Address::Topic { .. } | Address::Command(_) => {
+            Some(Response::refuse(400, format!("delivery to `{address}` is not supported; use a poll:// address")))
+        }
+    }
+}

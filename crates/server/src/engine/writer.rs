@@ -1,0 +1,84 @@
+//! The thread that makes groups durable, one full sync each, and what happens when it cannot.
+
+use crate::engine::core::Finished;
+use crate::engine::{Opener, Shared};
+use std::sync::Arc;
+use std::time::Duration;
+use store::{Batch, Error, Store};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// How long the writer waits between two attempts to open a failed store anew.
+const PROBE_EVERY: Duration = Duration::from_millis(200);
+/// The fact that a probe writes.
+const PROBE_KEY: &str = "engine.probe";
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Option<Box<dyn Store>>,
+    pub(super) open: Opener,
+    pub(super) finished: UnboundedSender<Finished>,
+}
+
+impl Writer {
+    /// Commits group after group until the engine is dropped.
+    pub(super) fn run(mut self) {
+        while let Some(batch) = self.shared.next_group() {
+            let outcome = match self.store.as_mut() {
+                Some(store) => store.commit(&batch),
+                None => Err(Error::Refused("the store is closed")),
+            };
+            match outcome {
+                Ok(()) => self.announce(self.shared.lock().finish()),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "a commit failed; writes are refused");
+                    self.fail();
+                    if !self.reopen() {
+                        break;
+                    }
+                }
+            }
+        }
+        // The engine was dropped, or a transition panicked: what is not durable is taken back and not answered.
+        self.fail();
+    }
+
+    /// Opens the store anew and takes from it what memory shall be; whether the failed group is on disk is only
+    /// known by reading. False if the engine was dropped meanwhile.
+    fn reopen(&mut self) -> bool {
+        // The failed connection goes first: it may hold locks or a broken view of the log.
+        self.store = None;
+        while self.shared.wait_unless_stopped(PROBE_EVERY) {
+            match self.try_open() {
+                Ok((store, contents)) => {
+                    self.store = Some(store);
+                    let now = self.shared.env.now();
+                    self.announce(self.shared.lock().replace(contents, now));
+                    tracing::info!("the store takes writes again");
+                    return true;
+                }
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the store is still unusable"),
+            }
+        }
+        false
+    }
+
+    fn fail(&self) {
+        let now = self.shared.env.now();
+        self.announce(self.shared.lock().fail(now));
+    }
+
+    fn try_open(&mut self) -> Result<(Box<dyn Store>, store::Contents), Error> {
+        let (mut store, reader) = (self.open)()?;
+        let probe = Batch { meta: vec![(PROBE_KEY.to_owned(), Vec::new())], ..Batch::default() };
+        store.commit(&probe)?;
+        let contents = store.load()?;
+        self.shared.set_reader(reader);
+        Ok((store, contents))
+    }
+
+    /// One wake of the runtime for the whole group: waiters are completed over there.
+    fn announce(&self, finished: Finished) {
+        // The receiver ends only with the engine, when nobody waits any more.
+        let _ = self.finished.send(finished);
+    }
+}

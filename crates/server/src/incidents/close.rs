@@ -1,0 +1,130 @@
+//! Stages 12 and 13: an executor proves convergence and signs the seal.
+
+use super::commit::Committed;
+use super::detect::Detected;
+use super::propose::Decided;
+use super::run::{Ending, Run, Stop};
+use super::view::{ConvergenceView, EvidenceView};
+use crate::remediation::wire::{ConvergeParam, EXECUTOR, SealParam, TaskParam};
+use base::{Digest, Millis};
+use governance::policy::Effective;
+use protocol::{Promise, PromiseState, Value};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// How long an executor may take to sign the seal.
+const SEAL_MAX: Millis = Millis(15_000);
+
+impl Run {
+    /// Stage 12. Silence is never success: a deadline that passes escalates.
+    ///
+    /// # Errors
+    /// It did not converge.
+    pub(super) async fn converge(
+        &mut self,
+        effective: &Effective,
+        detected: &Detected,
+        decided: &Decided,
+        committed: &Committed,
+    ) -> Result<Ending, Stop> {
+        let windows = &effective.tier.windows;
+        let deadline = effective.class.converge_deadline;
+        let param = ConvergeParam {
+            incident: self.id.clone(),
+            plan: decided.plan.digest().to_string(),
+            writes: decided.writes.clone(),
+            samples: windows.converge.samples,
+            every_ms: windows.converge.every.0,
+            deadline_ms: deadline.0,
+            onset_ms: detected.onset_ms,
+            baseline_ms: windows.baseline.0,
+            commit_began_ms: committed.began_ms,
+        };
+        let began = self.now();
+        let settled = self.offer("converge", &TaskParam::Converge(param), deadline.0 + 10_000).await?;
+        let took = self.now().since(began);
+        self.spent(12);
+        let checks: Vec<String> = settled
+            .as_ref()
+            .and_then(|promise| serde_json::from_str(promise.value.data.as_deref()?).ok())
+            .unwrap_or_default();
+        let converged = settled.is_some_and(|promise| promise.state == PromiseState::Resolved);
+        let outcome = if converged { "converged" } else { "not" };
+        let (first, rest) = checks.split_first().map_or(("no answer", &[][..]), |(first, rest)| (first.as_str(), rest));
+        self.say(format!("converge       {outcome} in {}.{} s: {first}", took.0 / 1_000, took.0 % 1_000 / 100));
+        for check in rest {
+            self.say(format!("               {check}"));
+        }
+        self.show(|view| {
+            view.convergence = Some(ConvergenceView { outcome: outcome.to_owned(), checks: checks.clone(), ms: took.0 });
+        });
+        if converged {
+            return Ok(Ending { outcome: "committed".into(), exit: 0, why: "committed and converged".into() });
+        }
+        Err(Stop::escalate(format!("committed, but not converged within {deadline}: {}", checks.join("; "))))
+    }
+
+    /// Stage 13, for every ending: checkpoint, seal, bundle.
+    ///
+    /// # Errors
+    /// The evidence stays open.
+    pub(super) async fn close(&mut self, ending: &Ending) -> Result<(), Stop> {
+        self.reload_chain();
+        self.say(format!("outcome        {} (exit {}): {}", ending.outcome, ending.exit, ending.why));
+        let (checkpoint, _) = crate::evidence::checkpoint(&self.app).await.map_err(|error| Stop::Store(error.to_string()))?;
+        let entries = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
+        let statements = entries.iter().filter_map(|(_, bytes)| super::statement_digest(bytes));
+        let shown = self.app.incidents.view(&self.id).unwrap_or_default();
+        let commit_ms = shown.stages.iter().filter(|stage| (9..=11).contains(&stage.n)).map(|stage| stage.ms).sum();
+        let param = SealParam {
+            incident: self.id.clone(),
+            first: entries.first().map_or(0, |(index, _)| *index),
+            last: entries.last().map_or(0, |(index, _)| *index),
+            statements: statements.map(|digest| digest.to_string()).collect(),
+            checkpoint_size: checkpoint.size,
+            checkpoint_root: checkpoint.root.to_string(),
+            grew: self.grew(),
+            forecast_ms: self.forecast_ms,
+            measured_ms: commit_ms,
+            outcome: ending.outcome.clone(),
+        };
+        let settled = self.offer("seal", &TaskParam::Seal(param), SEAL_MAX.0).await?;
+        if !settled.is_some_and(|promise| promise.state == PromiseState::Resolved) {
+            return Err(Stop::escalate("no executor signed the seal; the evidence stays open"));
+        }
+        let bundle = crate::evidence::bundle(&self.app, &self.id).await;
+        let bundle = bundle.map_err(|error| Stop::Store(error.to_string()))?;
+        let records = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
+        self.spent(13);
+        let digest = Digest::of(&bundle).to_string();
+        self.say(format!("evidence       sealed: {} records, {} bytes, bundle {}", records.len(), bundle.len(), digest.get(..8).unwrap_or("")));
+        self.show(|view| {
+            view.evidence =
+                Some(EvidenceView { file: String::new(), digest, verified: false, entries: records.len() as u64 });
+        });
+        Ok(())
+    }
+
+    /// Whether a service is impaired now that was not when the incident began.
+    fn grew(&self) -> bool {
+        let Some(detected) = self.recorded::<Detected>("detect") else { return false };
+        let snapshot = self.app.telemetry.snapshot();
+        snapshot.services().any(|name| snapshot.is_impaired(name) && !detected.impaired.iter().any(|known| known == name))
+    }
+
+    /// Offers a task to the executors and waits for its end.
+    async fn offer(&mut self, name: &str, param: &TaskParam, timeout_ms: u64) -> Result<Option<Arc<Promise>>, Stop> {
+        let id = self.promise(name);
+        if self.app.engine.promise(&id).is_none() {
+            let data = serde_json::to_string(param).map_err(|error| Stop::Store(error.to_string()))?;
+            let tags = BTreeMap::from([(protocol::TARGET.to_owned(), EXECUTOR.to_owned())]);
+            let timeout = self.now().plus(Millis(timeout_ms));
+            let create = self.create(&id, Value::text(data), tags, timeout);
+            let batch = self.batch();
+            self.submit(vec![create], batch, Vec::new()).await?;
+        }
+        let settled = self.app.engine.wait_settled(&id).await;
+        self.reload_chain();
+        Ok(settled)
+    }
+}

@@ -1,0 +1,288 @@
+//! Incidents: the orchestrator that takes each through its thirteen stages, and what is seen of them.
+//!
+//! An incident is a durable promise `inc/<id>` with a task for the orchestrator; every stage is a promise
+//! below it. Whoever holds the task goes on where the settled stages end.
+
+mod chain;
+mod close;
+mod commit;
+mod decide;
+mod detect;
+mod preview;
+mod propose;
+mod routes;
+mod run;
+pub mod view;
+
+pub use chain::{Batch, Chain, statement, statement_digest};
+pub use detect::CLASS;
+pub use routes::routes;
+pub use propose::{read_plan, read_world};
+pub use run::{Brief, Ending, stage_id};
+
+use crate::app::App;
+use base::{Millis, Timestamp};
+use protocol::{Body, Create, Message, Request, Resolution, Settle, TaskRef, Value};
+use run::{Run, Stop, empty_stages};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use view::View;
+
+/// Where the orchestrator's tasks are offered.
+const ORCHESTRATOR: &str = "poll://any@orchestrator";
+/// The lease of an incident's task; heartbeats keep it.
+const LEASE: Millis = Millis(5_000);
+/// LIMIT: how long an incident may exist at all.
+const INCIDENT_MAX: Millis = Millis(86_400_000);
+
+/// What this process shows of incidents; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Mutex<BTreeMap<String, Arc<Mutex<View>>>>>);
+
+/// Why an incident was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The service is not known here.
+    #[error("no service `{name}` here{}", nearest.as_ref().map(|near| format!("; did you mean `{near}`?")).unwrap_or_default())]
+    Unknown {
+        /// As asked.
+        name: String,
+        /// The nearest known name.
+        nearest: Option<String>,
+    },
+    /// The store did not take it.
+    #[error("the incident could not be stored: {0}")]
+    Store(String),
+}
+
+impl Registry {
+    /// The view of an incident.
+    #[must_use]
+    pub fn view(&self, id: &str) -> Option<View> {
+        let views = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = views.get(id)?;
+        let shown = view.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(shown.clone())
+    }
+
+    /// The ids known, oldest first.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
+    /// Changes what is seen of an incident.
+    pub fn show(&self, id: &str, change: impl FnOnce(&mut View)) {
+        let view = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        if let Some(view) = view {
+            change(&mut view.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    fn slot(&self, id: &str, brief: &Brief, policy: &str) -> Arc<Mutex<View>> {
+        let mut views = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = || View {
+            incident: id.to_owned(),
+            target: brief.target.clone(),
+            policy: policy.to_owned(),
+            stages: empty_stages(),
+            ..View::default()
+        };
+        views.entry(id.to_owned()).or_insert_with(|| Arc::new(Mutex::new(fresh()))).clone()
+    }
+}
+
+/// Opens an incident for a person's asking: its promise and task, offered to the orchestrator.
+///
+/// # Errors
+/// An unknown service, or a store that refuses.
+pub async fn open(app: &App, brief: Brief) -> Result<String, OpenError> {
+    let snapshot = app.telemetry.snapshot();
+    let known = app.topology.service.contains_key(&brief.target) || snapshot.contains(&brief.target);
+    if !known {
+        let names = app.topology.service.keys().map(String::as_str).chain(snapshot.services());
+        let nearest = nearest(&brief.target, names).map(str::to_owned);
+        return Err(OpenError::Unknown { name: brief.target, nearest });
+    }
+    let id = new_id(app, &brief)?;
+    let data = serde_json::to_string(&brief).map_err(|error| OpenError::Store(error.to_string()))?;
+    let tags = BTreeMap::from([(protocol::TARGET.to_owned(), ORCHESTRATOR.to_owned())]);
+    let create = Create {
+        id: format!("inc/{id}"),
+        timeout_at: app.env.now().plus(INCIDENT_MAX),
+        param: Value::text(data),
+        tags,
+    };
+    app.incidents.slot(&id, &brief, &app.policy.name);
+    let requests = vec![Request::PromiseCreate(create)];
+    let stored = app.engine.submit(requests, Vec::new(), Vec::new(), Vec::new()).await;
+    stored.map_err(|error| OpenError::Store(error.to_string()))?;
+    Ok(id)
+}
+
+/// The orchestrator: takes every incident offered and runs it, for as long as the server lives.
+pub async fn orchestrate(app: App) {
+    let Ok(mut connection) = app.engine.subscribe("orchestrator", "orchestrator") else { return };
+    while let Some(message) = connection.next().await {
+        let Message::Execute { task_id, version, .. } = message else { continue };
+        let app = app.clone();
+        tokio::spawn(async move {
+            if let Some(run) = acquire(&app, &task_id, version).await {
+                lead(app, run).await;
+            }
+        });
+    }
+}
+
+async fn acquire(app: &App, task_id: &str, version: u64) -> Option<Run> {
+    let id = task_id.strip_prefix("inc/")?.to_owned();
+    let acquire = Request::TaskAcquire { id: task_id.to_owned(), version, pid: "orchestrator".into(), ttl: LEASE };
+    let taken = app.engine.submit(vec![acquire], Vec::new(), Vec::new(), Vec::new()).await.ok()?;
+    let Body::Acquired { task, promise, .. } = &taken.responses.first()?.body else { return None };
+    let brief: Brief = serde_json::from_str(promise.param.data.as_deref()?).ok()?;
+    let view = app.incidents.slot(&id, &brief, &app.policy.name);
+    let task = TaskRef { id: task_id.to_owned(), version: task.version };
+    Some(Run::new(app.clone(), id, brief, task, view))
+}
+
+/// Runs an incident while its lease is kept; the two end together.
+async fn lead(app: App, mut run: Run) {
+    let task = run.task.clone();
+    let heartbeat = async {
+        loop {
+            app.env.sleep_until(app.env.now().plus(Millis(LEASE.0 / 3))).await;
+            let beat = Request::TaskHeartbeat { pid: "orchestrator".into(), tasks: vec![task.clone()] };
+            // A beat that cannot be stored is tried again at the next; the guard on every write decides.
+            let _ = app.engine.submit(vec![beat], Vec::new(), Vec::new(), Vec::new()).await;
+        }
+    };
+    tokio::select! {
+        () = heartbeat => {}
+        () = run.lead() => {}
+    }
+}
+
+impl Run {
+    async fn lead(&mut self) {
+        let stop = match self.stages().await {
+            Ok(ending) => ending,
+            Err(Stop::Ended(ending)) => ending,
+            Err(Stop::Lost) => return,
+            Err(Stop::Store(why)) => Ending { outcome: "escalated".into(), exit: 20, why: format!("internal: {why}") },
+        };
+        let sealed = self.close(&stop).await;
+        if let Err(error) = &sealed {
+            self.say(format!("evidence       not sealed: {error}"));
+        }
+        let value = serde_json::to_string(&stop).unwrap_or_default();
+        let settle = Settle { id: self.task.id.clone(), state: Resolution::Resolved, value: Value::text(value) };
+        let fulfill = Request::TaskFulfill { id: self.task.id.clone(), version: self.task.version, action: settle };
+        let stored = self.app.engine.submit(vec![fulfill], Vec::new(), Vec::new(), Vec::new()).await;
+        if let Err(error) = self.app.engine.release_scope(&self.id).await {
+            tracing::warn!(incident = self.id, %error, "the scope lease stays until the next try");
+        }
+        if stored.is_ok() {
+            self.show(|view| {
+                view.outcome = Some(stop.outcome.clone());
+                view.exit = Some(stop.exit);
+            });
+        }
+    }
+
+    /// Stages 1 to 12.
+    async fn stages(&mut self) -> Result<Ending, Stop> {
+        let policy = self.app.policy.clone();
+        self.say(format!("policy {} · incident {} · {}", policy.name, short(&self.id), self.brief.target));
+        let tier = policy.tier_of(&self.brief.target).ok_or_else(|| {
+            Stop::escalate(format!("the policy `{}` names no tier for `{}`", policy.name, self.brief.target))
+        })?;
+        let effective = policy.effective(tier, detect::CLASS);
+        let effective = effective.ok_or_else(|| Stop::escalate("the policy knows no such tier or class"))?;
+        let detected = self.detect(&effective).await?;
+        let intended = self.intend(&effective, &detected).await?;
+        let decided = self.plan_until_decided(&effective, &detected, &intended).await?;
+        if self.brief.preview {
+            return Ok(Ending { outcome: "previewed".into(), exit: 0, why: "admissible; nothing was done".into() });
+        }
+        self.approve(&effective, &decided).await?;
+        let committed = self.commit(&effective, &intended, &decided).await?;
+        self.converge(&effective, &detected, &decided, &committed).await
+    }
+}
+
+fn new_id(app: &App, brief: &Brief) -> Result<String, OpenError> {
+    let draw = app.env.draw().map_err(|error| OpenError::Store(error.to_string()))?;
+    let digest = base::Digest::of_parts(&[b"incident\0", brief.target.as_bytes(), &draw]);
+    Ok(base32(&digest.0).chars().take(26).collect())
+}
+
+/// Lower-case base32 (RFC 4648 alphabet, no padding).
+fn base32(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let mut out = String::new();
+    let (mut buffer, mut bits) = (0_u32, 0_u32);
+    for byte in bytes {
+        buffer = (buffer << 8) | u32::from(*byte);
+        bits += 8;
+        while bits >= 5 {
+            bits -= 5;
+            let at = ((buffer >> bits) & 31) as usize;
+            out.extend(ALPHABET.get(at).map(|letter| char::from(*letter)));
+        }
+    }
+    out
+}
+
+/// The first seven letters, upper case, for people.
+#[must_use]
+pub fn short(id: &str) -> String {
+    id.chars().take(7).collect::<String>().to_uppercase()
+}
+
+/// The known name nearest to an unknown one, by edit distance, if it is near at all.
+#[must_use]
+pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.map(|other| (distance(name, other), other));
+    let (distance, best) = scored.min()?;
+    (distance <= name.len().div_ceil(2)).then_some(best)
+}
+
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut next = vec![i + 1];
+        for (j, y) in b.iter().enumerate() {
+            let replace = row.get(j).copied().unwrap_or(usize::MAX - 1) + usize::from(x != *y);
+            let delete = row.get(j + 1).copied().unwrap_or(usize::MAX - 1) + 1;
+            let insert = next.last().copied().unwrap_or(usize::MAX - 1) + 1;
+            next.push(replace.min(delete).min(insert));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}
+
+/// The instants between which a policy's window lies before `at`.
+#[must_use]
+pub fn before(at: Timestamp, window: Millis) -> (Timestamp, Timestamp) {
+    (at.minus(window), at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_offered_only_when_near() {
+        let known = ["checkout", "payments", "cart"];
+        assert_eq!(nearest("chekout", known.into_iter()), Some("checkout"));
+        assert_eq!(nearest("zzz", known.into_iter()), None);
+    }
+
+    #[test]
+    fn ids_are_base32() {
+        assert_eq!(base32(b"foobar"), "mzxw6ytboi");
+        assert_eq!(base32(&[0xff; 32]).len(), 51);
+    }
+}

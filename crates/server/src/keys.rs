@@ -1,0 +1,231 @@
+//! The data directory's keys and first policy. Made once; private files are readable by their owner alone.
+
+use base::{Keyring, Role, SigningKey};
+use governance::keys::{self, KeySet};
+use governance::policy::{Policy, PolicyFile};
+use governance::record::Signer;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// The keyring's envelope in the data directory.
+const KEYRING_FILE: &str = "keyring.json";
+
+/// The keys the server's process holds, each in its role.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    /// Votes, detections, intents.
+    pub detector: Signer,
+    /// Proposals of planning agents.
+    pub planning: Signer,
+    /// Vetoes of verification agents.
+    pub verification: Signer,
+    /// Pilot reports.
+    pub runner: Signer,
+    /// Checks and decisions.
+    pub evaluator: Signer,
+    /// The root, for the first policy record.
+    pub root: Signer,
+    /// Checkpoints.
+    pub log: SigningKey,
+    /// Who may sign.
+    pub keyring: Keyring,
+    /// Its envelope, signed by the root.
+    pub keyring_envelope: String,
+    /// The log's name.
+    pub origin: String,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A key file that is not one.
+    #[error("{} is not a private key; restore it from a backup or start with a new data directory", .0.display())]
+    Key(PathBuf),
+    /// A policy file that does not load.
+    #[error("{}: {why}", path.display())]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// Why, with the place.
+        why: String,
+    },
+    /// No randomness for keys.
+    #[error("no randomness for keys: {0}")]
+    Random(#[from] getrandom::Error),
+    /// The keyring could not be signed.
+    #[error(transparent)]
+    Keyring(#[from] base::KeyringError),
+}
+
+/// What `init` found or made.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Initialized {
+    /// The data directory.
+    pub data: String,
+    /// Whether keys were made now.
+    pub made: bool,
+    /// File with the verifier keys, for `evidence verify --trust`.
+    pub trust: String,
+    /// The policy file.
+    pub policy: String,
+}
+
+/// Makes keys and a first policy where there are none; changes nothing that is there.
+///
+/// # Errors
+/// A directory that cannot be used, or no randomness.
+pub fn init(data: &Path) -> Result<Initialized, InitError> {
+    let folder = data.join("keys");
+    std::fs::create_dir_all(&folder).map_err(|source| InitError::File { path: folder.clone(), source })?;
+    let made = !key_path(data, Role::Root).exists();
+    if made {
+        let mut seeds = [[0_u8; 32]; Role::ALL.len()];
+        for seed in &mut seeds {
+            getrandom::fill(seed)?;
+        }
+        let set = KeySet::from_seeds(&seeds);
+        for role in KeySet::ROLES {
+            write_private(&key_path(data, *role), &keys::to_pem(set.key(*role)))?;
+        }
+        let origin = keys::origin(&set.key(Role::Log).public());
+        write(&data.join("trust.keys"), &set.trust_text(&origin))?;
+        write(&data.join(KEYRING_FILE), &keyring_envelope(&set)?.to_json())?;
+    }
+    let policy = data.join("policy.toml");
+    if !policy.exists() {
+        write(&policy, governance::policy::DEFAULT_TEXT)?;
+    }
+    Ok(Initialized {
+        data: data.display().to_string(),
+        made,
+        trust: data.join("trust.keys").display().to_string(),
+        policy: policy.display().to_string(),
+    })
+}
+
+/// The keys of an initialized data directory.
+///
+/// # Errors
+/// A key that is missing or not a key.
+pub fn load(data: &Path) -> Result<Keys, InitError> {
+    let read = |role: &Role| Ok((*role, read_key(&key_path(data, *role))?));
+    let all = KeySet::ROLES.iter().map(read).collect::<Result<Vec<_>, InitError>>()?;
+    let set = KeySet::from_keys(all).ok_or_else(|| InitError::Key(data.join("keys")))?;
+    let keyring = set.bootstrap_keyring();
+    let root = set.signer(Role::Root);
+    let envelope = keyring_envelope(&set)?;
+    Ok(Keys {
+        detector: set.signer(Role::Detector),
+        planning: set.signer(Role::Agent),
+        verification: set.signer(Role::Agent),
+        runner: set.signer(Role::Runner),
+        evaluator: set.signer(Role::Evaluator),
+        root,
+        log: set.key(Role::Log).clone(),
+        origin: keys::origin(&set.key(Role::Log).public()),
+        keyring,
+        keyring_envelope: envelope.to_json(),
+    })
+}
+
+/// The keyring an executor trusts: the one in its own directory, signed by the root it names.
+///
+/// # Errors
+/// A file that is missing or not a signed keyring.
+pub fn load_keyring(data: &Path) -> Result<Keyring, InitError> {
+    let path = data.join(KEYRING_FILE);
+    let text = std::fs::read_to_string(&path).map_err(|source| InitError::File { path: path.clone(), source })?;
+    let bad = || InitError::Key(path.clone());
+    let envelope = base::Envelope::from_json(&text).map_err(|_| bad())?;
+    let statement = governance::record::Statement::from_bytes(&envelope.payload).map_err(|_| bad())?;
+    let governance::record::Record::Keyring(keyring) = statement.record else { return Err(bad()) };
+    governance::record::open(&envelope, &keyring, 0).map_err(|_| bad())?;
+    Ok(keyring)
+}
+
+/// The executor's own key, and nobody else's.
+///
+/// # Errors
+/// A key that is missing or not a key.
+pub fn load_executor(data: &Path) -> Result<Signer, InitError> {
+    let key = read_key(&key_path(data, Role::Executor))?;
+    let principal = keys::principal(Role::Executor);
+    Ok(Signer { key, role: Role::Executor, principal, trust_zone: keys::BOOTSTRAP_ZONE.to_owned() })
+}
+
+/// Reads a policy file.
+///
+/// # Errors
+/// A file that is missing, does not parse, or does not load; with its place.
+pub fn load_policy(path: &Path) -> Result<(Policy, String), InitError> {
+    let text = std::fs::read_to_string(path).map_err(|source| InitError::File { path: path.to_owned(), source })?;
+    let fail = |why: String| InitError::Policy { path: path.to_owned(), why };
+    let file: PolicyFile = toml::from_str(&text).map_err(|error| fail(error.to_string()))?;
+    let policy = file.load().map_err(|error| fail(error.to_string()))?;
+    Ok((policy, text))
+}
+
+fn keyring_envelope(set: &KeySet) -> Result<base::Envelope, base::KeyringError> {
+    set.signer(Role::Root).sign(&governance::record::Link::default(), set.bootstrap_keyring())
+}
+
+fn key_path(data: &Path, role: Role) -> PathBuf {
+    data.join("keys").join(format!("{role}.pem"))
+}
+
+fn read_key(path: &Path) -> Result<SigningKey, InitError> {
+    let text = std::fs::read_to_string(path).map_err(|source| InitError::File { path: path.to_owned(), source })?;
+    keys::from_pem(&text).map_err(|_| InitError::Key(path.to_owned()))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), InitError> {
+    std::fs::write(path, text).map_err(|source| InitError::File { path: path.to_owned(), source })
+}
+
+fn write_private(path: &Path, text: &str) -> Result<(), InitError> {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .map_err(|source| InitError::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn init_makes_private_keys_once_and_changes_nothing_later() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(init(dir.path()).unwrap().made);
+        let before = load(dir.path()).unwrap();
+        assert!(!init(dir.path()).unwrap().made);
+        assert_eq!(load(dir.path()).unwrap().origin, before.origin);
+        let mode = std::fs::metadata(key_path(dir.path(), Role::Executor)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(load_executor(dir.path()).unwrap().role, Role::Executor);
+    }
+
+    #[test]
+    fn a_damaged_key_or_policy_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path()).unwrap();
+        std::fs::write(key_path(dir.path(), Role::Log), "nonsense").unwrap();
+        assert!(load(dir.path()).unwrap_err().to_string().contains("log.pem"));
+        let policy = dir.path().join("policy.toml");
+        assert!(load_policy(&policy).is_ok());
+        std::fs::write(&policy, "schema = 1\nnmae = \"x\"\n").unwrap();
+        let error = load_policy(&policy).unwrap_err().to_string();
+        assert!(error.contains("nmae") && error.contains("line 2"), "{error}");
+    }
+}

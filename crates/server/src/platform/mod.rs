@@ -1,0 +1,118 @@
+//! What is recovered, as seen from outside it: the supervisor's status, the proxy's settings and counts, and
+//! an outside client's record. Everything is read with its time; nothing here decides.
+
+mod observers;
+mod record;
+
+pub use observers::{ObserverReading, Onset, observe, onset};
+pub use record::{RecordSecond, RecordSummary, read_record, summarize};
+
+use actuators::control::{ControlError, Proxy, ProxyState, Status, Supervisor};
+use base::Timestamp;
+use recovery::topology::Topology;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The supervised platform of one topology file.
+#[derive(Clone, Debug)]
+pub struct Platform {
+    directory: PathBuf,
+    topology: Arc<Topology>,
+    supervisor: Supervisor,
+}
+
+/// One reading of the platform.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// When it was taken.
+    pub at: Timestamp,
+    /// The supervisor's answer; absent = it did not answer.
+    pub status: Option<Status>,
+    /// The proxy's answer; absent = it did not answer.
+    pub proxy: Option<ProxyState>,
+    /// The outside client's record, oldest first; absent = none declared, or it did not answer.
+    pub record: Option<Vec<RecordSecond>>,
+}
+
+impl Platform {
+    /// The platform whose supervisor keeps its files in `directory`.
+    #[must_use]
+    pub fn new(directory: &Path, topology: Arc<Topology>) -> Platform {
+        Platform { directory: directory.to_owned(), topology, supervisor: Supervisor::new(directory) }
+    }
+
+    /// The supervisor's directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What is declared.
+    #[must_use]
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Reads everything, `record_since` limiting the client's record.
+    pub async fn read(&self, now: Timestamp, record_since: Timestamp) -> Reading {
+        let record_url = self.record_url().map(str::to_owned);
+        let record = async {
+            match record_url {
+                Some(url) => read_record(&url, record_since).await.ok(),
+                None => None,
+            }
+        };
+        let (status, proxy, record) = tokio::join!(self.supervisor.status(), self.proxy_state(), record);
+        Reading { at: now, status: status.ok(), proxy: proxy.ok(), record }
+    }
+
+    /// Where the outside client's record is read.
+    #[must_use]
+    pub fn record_url(&self) -> Option<&str> {
+        let observer = self.topology.observer.values().find(|observer| observer.source == "record")?;
+        observer.url.as_deref()
+    }
+
+    async fn proxy_state(&self) -> Result<ProxyState, ControlError> {
+        Proxy::new(&self.directory).state().await
+    }
+}
+
+impl Reading {
+    /// Services with no ready instance, or with one whose probe fails.
+    #[must_use]
+    pub fn unavailable(&self) -> BTreeSet<String> {
+        let instances = self.status.iter().flat_map(|status| &status.instances);
+        instances.filter(|instance| !instance.ready).map(|instance| instance.service.clone()).collect()
+    }
+
+    /// Requests of an edge or target series per second, in milli-requests, over `[from, to)`.
+    #[must_use]
+    pub fn edge_mrps(&self, edge: &str, from: Timestamp, to: Timestamp) -> Option<u64> {
+        let series = self.proxy.as_ref()?.counters.edges.get(edge)?;
+        Some(mrps(series, from, to))
+    }
+
+    /// Calls into a service over all its edges, in milli-requests per second over `[from, to)`.
+    #[must_use]
+    pub fn service_mrps(&self, service: &str, from: Timestamp, to: Timestamp) -> Option<u64> {
+        let edges = &self.proxy.as_ref()?.counters.edges;
+        let into = edges.iter().filter(|(edge, _)| edge.split_once("->").is_some_and(|(_, callee)| callee == service));
+        Some(into.map(|(_, series)| mrps(series, from, to)).sum())
+    }
+
+    /// Requests in flight at each instance.
+    #[must_use]
+    pub fn in_flight(&self) -> BTreeMap<String, u64> {
+        let targets = self.proxy.iter().flat_map(|proxy| &proxy.counters.targets);
+        targets.map(|(name, series)| (name.clone(), series.total.in_flight)).collect()
+    }
+}
+
+fn mrps(series: &actuators::control::Series, from: Timestamp, to: Timestamp) -> u64 {
+    let within = series.seconds.iter().filter(|second| second.at_ms >= from.0 && second.at_ms < to.0);
+    let calls: u64 = within.map(|second| second.counts.calls).sum();
+    let span_ms = to.since(from).0.max(1);
+    calls.saturating_mul(1_000_000) / span_ms
+}

@@ -1,0 +1,97 @@
+//! An outside client's record of what it asked and what it got, read over HTTP.
+
+use actuators::control::http_request;
+use base::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// One second of the record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RecordSecond {
+    /// The second's beginning, Unix milliseconds.
+    pub second_ms: i64,
+    /// Requests sent in it.
+    pub sent: u64,
+    /// Of these: answered well and in time, so far.
+    pub ok: u64,
+    /// Of these: failed.
+    pub failed: u64,
+    /// Of these: refused by a limit or a breaker.
+    pub shed: u64,
+    /// Of these: answered well but later than the objective.
+    pub late: u64,
+    /// Median latency.
+    pub p50_ms: u64,
+    /// 99th percentile of latency.
+    pub p99_ms: u64,
+    /// Still unanswered.
+    pub in_flight: u64,
+}
+
+/// Several seconds together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordSummary {
+    /// Seconds with traffic.
+    pub seconds: u64,
+    /// Requests sent.
+    pub sent: u64,
+    /// Failed or late; shed requests are counted apart.
+    pub bad: u64,
+    /// Refused by a limit or a breaker.
+    pub shed: u64,
+    /// The worst second's 99th percentile.
+    pub p99_ms: u64,
+    /// Unanswered at the end.
+    pub in_flight: u64,
+}
+
+/// Why a record could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not `http://host:port/path`.
+    #[error("`{0}` is not an http:// address")]
+    Address(String),
+    /// No answer, or not in time.
+    #[error("the record at {url} did not answer")]
+    Unanswered {
+        /// Where.
+        url: String,
+        /// The cause.
+        #[source]
+        source: actuators::control::ControlError,
+    },
+    /// An answer that is not a record.
+    #[error("the answer of {0} is not a record")]
+    Garbled(String),
+}
+
+/// Reads the seconds from `since` on.
+///
+/// # Errors
+/// As [`RecordError`] says: a record that does not answer is never an empty one.
+pub async fn read_record(url: &str, since: Timestamp) -> Result<Vec<RecordSecond>, RecordError> {
+    let rest = url.strip_prefix("http://").ok_or_else(|| RecordError::Address(url.to_owned()))?;
+    let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let path = format!("/{path}?since_ms={}", since.0);
+    let answer = http_request(address, hyper::Method::GET, &path, Vec::new(), Duration::from_millis(500)).await;
+    let (status, body) = answer.map_err(|source| RecordError::Unanswered { url: url.to_owned(), source })?;
+    if status != 200 {
+        return Err(RecordError::Garbled(url.to_owned()));
+    }
+    serde_json::from_slice(&body).map_err(|_| RecordError::Garbled(url.to_owned()))
+}
+
+/// Adds up the seconds in `[from, to)`.
+#[must_use]
+pub fn summarize(record: &[RecordSecond], from: Timestamp, to: Timestamp) -> RecordSummary {
+    let within = record.iter().filter(|second| second.second_ms >= from.0 && second.second_ms < to.0);
+    within.filter(|second| second.sent > 0).fold(RecordSummary::default(), |sum, second| RecordSummary {
+        seconds: sum.seconds + 1,
+        sent: sum.sent + second.sent,
+        bad: sum.bad + second.failed + second.late,
+        shed: sum.shed + second.shed,
+        p99_ms: sum.p99_ms.max(second.p99_ms),
+        in_flight: second.in_flight,
+    })
+}

@@ -1,0 +1,170 @@
+use super::routes;
+use crate::engine::{Config, Engine, Env, Grace};
+use axum::body::Body;
+use base::{Millis, Timestamp};
+use client::{Client, Job, Lease, Outcome, Worker};
+use http_body_util::BodyExt as _;
+use hyper_util::client::legacy::Client as Pool;
+use hyper_util::rt::TokioExecutor;
+use protocol::{Create, PromiseState, Request, Resolution, TARGET, TaskState, Value};
+use std::collections::BTreeMap;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const START: Timestamp = Timestamp(1_000_000);
+const FAR: Timestamp = Timestamp(9_000_000_000);
+const TTL: Millis = Millis(2_000);
+
+/// An engine behind real HTTP on a port of the kernel's choice.
+struct Served {
+    engine: Engine,
+    url: String,
+    _dir: tempfile::TempDir,
+}
+
+async fn serve() -> Served {
+    let dir = tempfile::tempdir().unwrap();
+    // A grace beyond every test, so that only leases move tasks here.
+    let config = Config { reconnect_grace: Grace(Millis(3_600_000)), ..Config::default() };
+    let engine = Engine::open(dir.path(), config, Env::manual(START)).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = routes(engine.clone(), url.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    Served { engine, url, _dir: dir }
+}
+
+fn target(group: &str) -> BTreeMap<String, String> {
+    BTreeMap::from([(TARGET.to_owned(), format!("poll://any@{group}"))])
+}
+
+/// A worker whose jobs are handed to the test and end only when the test says so.
+fn worker(served: &Served, pid: &str) -> (tokio::task::JoinHandle<()>, mpsc::UnboundedReceiver<Held>) {
+    let (found, jobs) = mpsc::unbounded_channel();
+    let worker = Worker::new(Client::new(&served.url).unwrap(), "executor", pid, TTL);
+    let run = tokio::spawn(async move {
+        let work = move |job: Job| {
+            let found = found.clone();
+            async move {
+                let (end, ended) = tokio::sync::oneshot::channel();
+                let _ = found.send(Held { lease: job.lease.clone(), end });
+                ended.await.unwrap_or(Outcome::Settled)
+            }
+        };
+        worker.run(CancellationToken::new(), work).await;
+    });
+    (run, jobs)
+}
+
+struct Held {
+    lease: Lease,
+    end: tokio::sync::oneshot::Sender<Outcome>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_worker_is_succeeded_once_its_lease_has_lapsed() {
+    let served = serve().await;
+    let id = "inc/1:commit.1";
+    let create = Create { id: id.to_owned(), timeout_at: FAR, param: Value::default(), tags: target("executor") };
+    let request = Request::PromiseCreate(create);
+    served.engine.submit(vec![request], Vec::new(), Vec::new(), Vec::new()).await.unwrap();
+
+    let (first, mut firsts) = worker(&served, "w1");
+    let held = firsts.recv().await.unwrap();
+    assert_eq!((held.lease.task().id.as_str(), held.lease.task().version), (id, 1));
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+
+    let (_second, mut seconds) = worker(&served, "w2");
+    served.engine.env().advance(TTL);
+    let taken = seconds.recv().await.unwrap();
+    assert_eq!((taken.lease.task().id.as_str(), taken.lease.task().version), (id, 3), "lapsed and acquired again");
+    assert_eq!(served.engine.task(id).unwrap().pid.as_deref(), Some("w2"));
+    assert!(!taken.lease.is_lost());
+
+    // A release goes over the wire; a fulfil of a reserved task does not.
+    taken.end.send(Outcome::Release).unwrap();
+    let again = seconds.recv().await.unwrap();
+    assert_eq!(again.lease.task().version, 5);
+    let client = Client::new(&served.url).unwrap();
+    let refused = client.fulfill(again.lease.task(), Resolution::Resolved, Value::default()).await;
+    assert!(matches!(refused, Err(client::Error::Refused { status: 403, .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_learns_that_its_lease_is_lost() {
+    let served = serve().await;
+    let client = Client::new(&served.url).unwrap();
+    client.create("job", FAR, Value::default(), target("executor")).await.unwrap();
+    let (_worker, mut jobs) = worker(&served, "w1");
+    let held = jobs.recv().await.unwrap();
+    // Somebody settles the promise under the worker's hands.
+    client.settle("job", Resolution::Canceled, Value::default()).await.unwrap();
+    held.lease.lost().await;
+    assert!(held.lease.is_lost());
+    drop(held.end);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_is_done_and_awaited_over_http() {
+    let served = serve().await;
+    let client = Client::new(&served.url).unwrap();
+    let (_worker, mut jobs) = worker(&served, "w1");
+    // Both formats of ids: a child continues its root with a colon or with a dot.
+    for id in ["root", "root:child", "root.child", "root:child.grandchild"] {
+        let mut tags = target("executor");
+        tags.insert("resonate:origin".to_owned(), "root".to_owned());
+        let created = client.create(id, FAR, Value::text("in"), tags).await.unwrap();
+        assert_eq!(created.state, PromiseState::Pending);
+        let awaited = tokio::spawn({
+            let client = client.clone();
+            async move { client.await_promise(id).await }
+        });
+        let held = jobs.recv().await.unwrap();
+        assert_eq!(held.lease.task().id, id);
+        held.end.send(Outcome::Fulfill(Resolution::Resolved, Value::text("out"))).unwrap();
+        let promise = awaited.await.unwrap().unwrap();
+        assert_eq!((promise.state, promise.value), (PromiseState::Resolved, Value::text("out")));
+        assert_eq!(client.task(id).await.unwrap().unwrap().state, TaskState::Fulfilled);
+    }
+    assert!(client.get("none").await.unwrap().is_none());
+    let missing = client.await_promise("none").await;
+    assert!(matches!(missing, Err(client::Error::Refused { status: 404, .. })), "{missing:?}");
+    assert_eq!(served.engine.violations(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn other_routes_answer_as_the_protocol_says() {
+    let served = serve().await;
+    let pool = Pool::builder(TokioExecutor::new()).build_http::<Body>();
+    let ask = async |method: &str, path: &str, body: &'static str| {
+        let uri = format!("{}{path}", served.url);
+        let request = hyper::Request::builder().method(method).uri(uri).body(Body::from(body)).unwrap();
+        let answer = pool.request(request).await.unwrap();
+        let status = answer.status().as_u16();
+        (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+    };
+    assert_eq!(ask("GET", "/health", "").await, (200, String::new()));
+    assert_eq!(ask("GET", "/ready", "").await.0, 200);
+    for (method, path) in
+        [("GET", "/promises"), ("POST", "/promises/a/b"), ("DELETE", "/tasks/x"), ("PUT", "/schedules")]
+    {
+        let (status, body) = ask(method, path, "").await;
+        assert_eq!((status, body.contains("error")), (410, true), "{method} {path}");
+    }
+    let (status, body) = ask("POST", "/", "not json").await;
+    assert_eq!(status, 400);
+    assert!(body.contains("\"kind\":\"unknown\""), "{body}");
+    let (status, _) =
+        ask("POST", "/", r#"{"kind":"promise.fly","head":{"corrId":"7","version":"2026-04-01"},"data":{}}"#).await;
+    assert_eq!(status, 400);
+    let push = r#"{"kind":"promise.create","head":{"corrId":"7","version":"2026-04-01"},
+        "data":{"id":"p","timeoutAt":9000000000,"tags":{"resonate:target":"http://127.0.0.1:1/"}}}"#;
+    let (status, body) = ask("POST", "/", push).await;
+    assert_eq!(
+        (status, body.contains("not supported"), body.contains("\"corrId\":\"7\"")),
+        (400, true, true),
+        "{body}"
+    );
+    assert!(served.engine.promise("p").is_none());
+}

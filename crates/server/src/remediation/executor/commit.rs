@@ -1,0 +1,398 @@
+//! Carrying out a decided plan: verify, arm, and drive the kernel over its journal.
+
+use super::Shared;
+use super::report::{Lost, Reporter};
+use crate::incidents::{read_plan, read_world};
+use crate::platform::Reading;
+use crate::remediation::wire::{CommitParam, STEPS};
+use crate::remediation::{facts, measure, records_base64};
+use actuators::{Actuator as _, Error as ActuatorError, Selector as Fields};
+use base::canon::Canon as _;
+use base::{Digest, Envelope, Millis, Timestamp};
+use client::Job;
+use governance::admission::{Decision, Outcome as Decided};
+use governance::record::{Arm, Bound, GuardMode, Journal, Opaque, Receipt as ReceiptRecord, Record, open};
+use protocol::TaskRef;
+use recovery::call::{CallOutcome, Fence, Observation, Reconciled, Versions};
+use recovery::check::{Checked, check, recheck_step};
+use recovery::journal::{Cause, Record as Line};
+use recovery::kernel::{Armed, Command, Config, Event, Kernel, Look, Selector};
+use recovery::world::{Authority, World};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// How often the driver looks at what it watches and at how bad things are.
+const LOOK_EVERY: Millis = Millis(200);
+/// How far back a reading of the client's record goes.
+const RECORD_FOR: Millis = Millis(60_000);
+
+/// A commit at work.
+struct Driver {
+    shared: Arc<Shared>,
+    param: CommitParam,
+    task: TaskRef,
+    world: World,
+    checked: Checked,
+    kernel: Kernel,
+    reporter: Reporter,
+    own: Versions,
+    watched: Option<(recovery::call::Key, Selector)>,
+    running: JoinSet<Event>,
+    step_task: Option<TaskRef>,
+}
+
+pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) -> Result<(), String> {
+    let decision = decision(shared, param)?;
+    let (checked, world) = checked(shared, param).await?;
+    if decision.plan != Some(checked.digest()) || decision.outcome != Decided::Commit {
+        return Err("K408 the decision is not a commit of this plan".to_owned());
+    }
+    let task = job.lease.task().clone();
+    let fence = Fence { epoch: param.epoch, version: task.version };
+    let mut reporter = Reporter::new(shared, job, &param.incident, Some((checked.digest(), param.epoch)));
+    let standing = reporter.standing().await.map_err(|lost| lost.to_string())?;
+    let journal = lines(&standing.journal)?;
+    let env = &shared.env;
+    let reading = shared.platform.read(env.now(), env.now().minus(RECORD_FOR)).await;
+    let severity = measure::severity(&reading, Millis(param.regression_for_ms), Timestamp(param.onset_ms));
+    let severity = severity.ok_or("K506 nobody can say how bad things are: supervisor or record do not answer")?;
+    // A successor continues under the arm its predecessor recorded.
+    if journal.is_empty() {
+        arm(shared, &mut reporter, param, &task, &checked, &reading).await?;
+    }
+    let armed = Armed { decision: Digest::of(param.decision.as_bytes()), fence, severity };
+    let config = Config {
+        backoff: param.backoff_ms.iter().map(|ms| Millis(*ms)).collect(),
+        regression_for: Millis(param.regression_for_ms),
+        ..Config::default()
+    };
+    let kernel = if journal.is_empty() {
+        Kernel::new(checked.clone(), armed, config, env.now())
+    } else {
+        Kernel::replay(checked.clone(), armed, config, &journal, env.now()).map_err(|error| error.to_string())?
+    };
+    let own = own_versions(&journal);
+    let mut driver = Driver {
+        shared: Arc::clone(shared),
+        param: param.clone(),
+        task,
+        world,
+        checked,
+        kernel,
+        reporter,
+        own,
+        watched: None,
+        running: JoinSet::new(),
+        step_task: None,
+    };
+    driver.drive(job).await
+}
+
+/// The decision, verified against the keyring this executor was given, not the server's word.
+fn decision(shared: &Shared, param: &CommitParam) -> Result<Decision, String> {
+    let envelope = Envelope::from_json(&param.decision).map_err(|error| format!("K408 {error}"))?;
+    let signed = open(&envelope, &shared.keyring, param.decision_index).map_err(|error| format!("K408 {error}"))?;
+    if signed.common().incident.as_deref() != Some(&param.incident) {
+        return Err("K408 the decision is of another incident".to_owned());
+    }
+    signed.get::<Decision>().cloned().ok_or_else(|| "K408 not a decision".to_owned())
+}
+
+/// Plan and world by digest, and the kernel's check of them computed again.
+async fn checked(shared: &Shared, param: &CommitParam) -> Result<(Checked, World), String> {
+    let world = blob(shared, &param.world).await?;
+    let plan = blob(shared, &param.plan).await?;
+    let world = read_world(&world).ok_or("K407 the world cannot be read")?;
+    let plan = read_plan(&plan).ok_or("K407 the plan cannot be read")?;
+    let checked = check(&plan, &world).map_err(|rejections| {
+        let codes: Vec<String> = rejections.iter().map(|rejection| rejection.code.to_string()).collect();
+        format!("the kernel refuses the plan here: {}", codes.join(", "))
+    })?;
+    Ok((checked, world))
+}
+
+async fn blob(shared: &Shared, digest: &str) -> Result<Vec<u8>, String> {
+    let answer = shared.client.get_bytes(&format!("/blobs/{digest}")).await;
+    let (status, bytes) = answer.map_err(|error| error.to_string())?;
+    let same = status == 200 && Digest::of(&bytes).to_string() == digest;
+    if same { Ok(bytes) } else { Err(format!("K407 blob {digest} is missing or not what its name says")) }
+}
+
+fn lines(journal: &[String]) -> Result<Vec<Line>, String> {
+    let read = |text: &String| {
+        let bytes = records_base64::decode(text)?;
+        Line::from_value(base::canon::parse_object("journal", &bytes).ok()?).ok()
+    };
+    journal.iter().map(|text| read(text).ok_or_else(|| "the journal cannot be read".to_owned())).collect()
+}
+
+/// Versions to which our own receipts moved fields.
+fn own_versions(journal: &[Line]) -> Versions {
+    let mut own = Versions::new();
+    for line in journal {
+        match line {
+            Line::Did(receipt) | Line::UndoDid(receipt) | Line::Expired(receipt) => own.extend(receipt.versions.clone()),
+            Line::Reconciled(settled) => own.extend(settled.receipt.iter().flat_map(|receipt| receipt.versions.clone())),
+            _ => {}
+        }
+    }
+    own
+}
+
+/// Arms: what the preview was true of is read again; anything that changed refuses (K407).
+async fn arm(
+    shared: &Shared,
+    reporter: &mut Reporter,
+    param: &CommitParam,
+    task: &TaskRef,
+    checked: &Checked,
+    reading: &Reading,
+) -> Result<(), String> {
+    let previewed = blob(shared, &param.bound).await?;
+    let previewed = base::canon::parse_object("bound", &previewed).and_then(Bound::from_value);
+    let previewed = previewed.map_err(|error| format!("K407 what the preview bound cannot be read: {error}"))?;
+    let versions = facts::settings(reading).versions;
+    for (field, version) in &previewed.versions {
+        if versions.get(field) != Some(version) {
+            return Err(format!("K407 {field} was changed after the preview"));
+        }
+    }
+    let programs = crate::provenance::of(shared.platform.topology(), checked.writes()).await;
+    if programs != previewed.provenance {
+        return Err("K407 a program was changed after the preview".to_owned());
+    }
+    let decided = Envelope::from_json(&param.decision).map_err(|error| error.to_string())?;
+    let record = Arm {
+        decision: Digest::of(&decided.payload),
+        plan: checked.digest(),
+        bound: previewed,
+        hold_version: 0,
+        lease: param.incident.clone(),
+        epoch: param.epoch,
+        task: task.id.clone(),
+        task_version: task.version,
+        guard: GuardMode::Coarse,
+    };
+    reporter.send(vec![record.into()]).await.map_err(|lost| lost.to_string())
+}
+
+impl Driver {
+    async fn drive(&mut self, job: &Job) -> Result<(), String> {
+        let mut next_look = self.now();
+        loop {
+            while let Some(command) = self.kernel.poll_command() {
+                match self.obey(command).await {
+                    Ok(true) => return Ok(()),
+                    Ok(false) => {}
+                    Err(lost) => return Err(lost.to_string()),
+                }
+            }
+            let now = self.now();
+            let due = self.kernel.poll_timeout().unwrap_or(now.plus(LOOK_EVERY)).min(next_look).max(now.plus(Millis(1)));
+            let env = self.shared.env.clone();
+            tokio::select! {
+                () = job.lease.lost() => {
+                    self.kernel.handle_event(Event::Fenced, self.now());
+                    return Ok(());
+                }
+                Some(done) = self.running.join_next() => {
+                    // A call that panicked says nothing: its deadline turns it into an unknown outcome.
+                    if let Ok(event) = done {
+                        let event = self.known(event);
+                        let now = self.now();
+                        self.kernel.handle_event(event, now);
+                    }
+                }
+                () = env.sleep_until(due) => {
+                    if self.now() >= next_look {
+                        self.look().await;
+                        next_look = self.now().plus(LOOK_EVERY);
+                    }
+                    self.kernel.handle_timeout(self.now());
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.shared.env.now()
+    }
+
+    /// Does one thing the kernel wants; true when the plan is over.
+    async fn obey(&mut self, command: Command) -> Result<bool, Lost> {
+        let actuator = Arc::clone(&self.shared.actuator);
+        match command {
+            Command::Append(seq, line) => self.append(seq, line).await?,
+            Command::Observe(key, selector) => {
+                self.watched = None;
+                let event = self.observe(&key, &selector).await;
+                let now = self.now();
+                self.kernel.handle_event(event, now);
+            }
+            Command::Perform(call) => {
+                self.running.spawn(async move {
+                    match actuator.perform(&call).await {
+                        Ok(receipt) => Event::Receipt(call.key, receipt),
+                        Err(error) => failed(call.key, &error),
+                    }
+                });
+            }
+            Command::Reconcile(call) => {
+                self.running.spawn(async move {
+                    let answer = actuator.reconcile(&call).await.unwrap_or(Reconciled::Unknown);
+                    Event::Reconciled(call.key, answer)
+                });
+            }
+            Command::Compensate(undo) => {
+                self.running.spawn(async move {
+                    match actuator.compensate(&undo).await {
+                        Ok(receipt) => Event::Receipt(undo.key, receipt),
+                        Err(error) => failed(undo.key, &error),
+                    }
+                });
+            }
+            Command::Watch(key, selector, _until) => self.watched = Some((key, selector)),
+            Command::Finish(_) => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    /// Remembers versions that our own effects moved.
+    fn known(&mut self, event: Event) -> Event {
+        match &event {
+            Event::Receipt(_, receipt) | Event::Reconciled(_, Reconciled::Applied(receipt)) => {
+                self.own.extend(receipt.versions.clone());
+            }
+            _ => {}
+        }
+        event
+    }
+
+    async fn append(&mut self, seq: u64, line: Line) -> Result<(), Lost> {
+        let mut records: Vec<Record> = Vec::new();
+        if let Line::Did(receipt) | Line::UndoDid(receipt) = &line {
+            records.push(self.receipt_record(receipt).into());
+        }
+        let step = line.key().map(|key| key.0.split_once('/').map_or(key.0.clone(), |(_, step)| step.to_owned()));
+        records.push(
+            Journal {
+                plan: self.checked.digest(),
+                line: seq,
+                event: line.word().to_owned(),
+                step,
+                entry: Opaque(base::canon::object("journal", &line.to_value())),
+                task: self.task.id.clone(),
+                task_version: self.task.version,
+                epoch: self.param.epoch,
+            }
+            .into(),
+        );
+        match self.reporter.send(records).await {
+            Ok(()) => {
+                if let Line::Intend(intend) = &line {
+                    self.take_step(&intend.step).await;
+                }
+                let now = self.now();
+                self.kernel.handle_event(Event::Durable(seq), now);
+                Ok(())
+            }
+            Err(Lost::Held) => {
+                let now = self.now();
+                self.kernel.handle_event(Event::NotAppended(seq), now);
+                self.kernel.handle_event(Event::Hold { undo: false }, now);
+                Ok(())
+            }
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// Takes the step's own task under a lease, so that everyone sees who works on it.
+    async fn take_step(&mut self, step: &str) {
+        let id = format!("{}.{step}", self.task.id);
+        let Ok(Some(task)) = self.shared.client.task(&id).await else { return };
+        let offered = TaskRef { id, version: task.version };
+        let taken = self.shared.client.acquire(&offered, &self.shared.pid, self.shared.lease).await;
+        self.step_task = taken.ok().flatten().map(|(task, ..)| TaskRef { id: task.id, version: task.version });
+        tracing::debug!(step, target = STEPS, held = self.step_task.is_some(), "a step's task");
+    }
+
+    fn receipt_record(&self, receipt: &recovery::call::Receipt) -> ReceiptRecord {
+        let step = receipt.key.0.split_once('/').map_or(receipt.key.0.as_str(), |(_, step)| step);
+        ReceiptRecord {
+            plan: self.checked.digest(),
+            step: step.to_owned(),
+            pre_image: Digest::of_object("state", &receipt.before),
+            key: receipt.key.0.clone(),
+            task_version: receipt.fence.version,
+            actuator: "process".to_owned(),
+            outcome: CallOutcome::Applied,
+            audit_id: receipt.native_id.clone(),
+            guard: "coarse".to_owned(),
+        }
+    }
+
+    /// The checks before a step on fresh facts, then what the kernel wants to read.
+    async fn observe(&mut self, key: &recovery::call::Key, selector: &Selector) -> Event {
+        let reading = self.read().await;
+        let name = key.0.split_once('/').map_or("", |(_, step)| step);
+        let name = name.split(['~', '!']).next().unwrap_or(name);
+        let Some(step) = self.checked.step(name) else { return Event::Rejected(key.clone(), Cause::Refused) };
+        let mut world = facts::refreshed(&self.world, &reading);
+        world.own_versions.clone_from(&self.own);
+        world.authority = Some(Authority {
+            plan: self.checked.digest(),
+            granted: true,
+            expires_at: world.intent.expires_at,
+            current: true,
+        });
+        if let Err(rejections) = recheck_step(self.checked.digest(), step, &world) {
+            for rejection in &rejections {
+                tracing::warn!(step = name, code = %rejection.code, subject = rejection.subject, observed = rejection.observed, bound = rejection.bound, "refused before the step");
+            }
+            let drifted = rejections.iter().any(|rejection| rejection.code.word() == "K407");
+            return Event::Rejected(key.clone(), if drifted { Cause::Drift } else { Cause::Refused });
+        }
+        Event::Observed(key.clone(), self.look_at(selector, &reading).await)
+    }
+
+    /// A look at what is watched, and how bad things are; also keeps the step's lease.
+    async fn look(&mut self) {
+        let reading = self.read().await;
+        let window = Millis(self.param.regression_for_ms);
+        if let Some(severity) = measure::severity(&reading, window, Timestamp(self.param.onset_ms)) {
+            let now = self.now();
+            self.kernel.handle_event(Event::Severity(severity), now);
+        }
+        if let Some((key, selector)) = self.watched.clone() {
+            let look = self.look_at(&selector, &reading).await;
+            let now = self.now();
+            self.kernel.handle_event(Event::Watched(key, look), now);
+        }
+        if let Some(task) = &self.step_task {
+            // A missed beat costs the step's lease only; the commit's own lease decides who acts.
+            let _ = self.shared.client.heartbeat(&self.shared.pid, std::slice::from_ref(task)).await;
+        }
+    }
+
+    async fn read(&self) -> Reading {
+        let now = self.now();
+        self.shared.platform.read(now, now.minus(RECORD_FOR)).await
+    }
+
+    async fn look_at(&self, selector: &Selector, reading: &Reading) -> Look {
+        let fields = Fields { fields: selector.fields.iter().cloned().collect() };
+        let observation = self.shared.actuator.observe(&fields).await.unwrap_or(Observation::default());
+        Look { observation, facts: measure::facts(&selector.facts, reading) }
+    }
+}
+
+fn failed(key: recovery::call::Key, error: &ActuatorError) -> Event {
+    tracing::warn!(key = key.0, %error, "a call gave no receipt");
+    match error {
+        ActuatorError::Fenced { .. } => Event::Fenced,
+        ActuatorError::Drifted { .. } => Event::Rejected(key, Cause::Drift),
+        ActuatorError::Refused { .. } => Event::Rejected(key, Cause::Refused),
+        ActuatorError::Unsupported => Event::Rejected(key, Cause::Unsupported),
+        ActuatorError::TimedOut | ActuatorError::Unavailable => Event::Unknown(key),
+    }
+}

@@ -1,0 +1,120 @@
+//! The convergence proof: every check holds several samples in a row before the deadline, or it does not.
+
+use super::Shared;
+use super::report::Reporter;
+use crate::platform::{Reading, RecordSecond, summarize};
+use crate::remediation::wire::ConvergeParam;
+use base::{Digest, Millis, Timestamp};
+use client::Job;
+use governance::record::{Convergence, ConvergenceOutcome, Converged};
+use std::sync::Arc;
+
+/// Bad requests allowed, in parts per million of those sent: the client's objective.
+const BAD_PPM_MAX: i64 = 10_000;
+/// Requests in flight beyond the usual that count as backlog.
+const BACKLOG_SLACK: u64 = 20;
+
+pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &ConvergeParam) -> Result<(), String> {
+    let env = &shared.env;
+    let began = env.now();
+    let deadline = began.plus(Millis(param.deadline_ms));
+    let onset = Timestamp(param.onset_ms);
+    let mut in_a_row = 0;
+    let mut checks;
+    loop {
+        let now = env.now();
+        let reading = shared.platform.read(now, onset.minus(Millis(param.baseline_ms))).await;
+        checks = judge(shared, &reading, param, began);
+        let met = checks.iter().all(|check| check.met);
+        in_a_row = if met { in_a_row + 1 } else { 0 };
+        if in_a_row >= param.samples || now >= deadline || job.lease.is_lost() {
+            break;
+        }
+        env.sleep_until(now.plus(Millis(param.every_ms))).await;
+    }
+    let converged = in_a_row >= param.samples;
+    for check in &mut checks {
+        check.samples = in_a_row;
+    }
+    let now = env.now();
+    let reading = shared.platform.read(now, onset.minus(Millis(param.baseline_ms))).await;
+    let record = Convergence {
+        plan: Digest::parse(&param.plan).unwrap_or_default(),
+        checks,
+        scope_after: reading.unavailable().into_iter().collect(),
+        harm: harm(&reading, param),
+        outcome: if converged { ConvergenceOutcome::Converged } else { ConvergenceOutcome::Not },
+        took: env.now().since(began),
+    };
+    let mut reporter = Reporter::new(shared, job, &param.incident, None);
+    reporter.send(vec![record.into()]).await.map_err(|error| error.to_string())
+}
+
+fn judge(shared: &Shared, reading: &Reading, param: &ConvergeParam, began: Timestamp) -> Vec<Converged> {
+    let at = reading.at;
+    let check = |name: &str, value: i64, bound: i64, unit: &str| Converged {
+        name: name.to_owned(),
+        value,
+        bound,
+        unit: unit.to_owned(),
+        samples: 0,
+        at,
+        met: value >= 0 && value <= bound,
+    };
+    // A missing reading is no good reading: -1 is never met.
+    let (bad, shed, backlog, usual) = match reading.record.as_deref() {
+        Some(record) => client_side(record, param, began),
+        None => (-1, -1, -1, 0),
+    };
+    let unready = match &reading.status {
+        Some(_) => i64::try_from(reading.unavailable().len()).unwrap_or(i64::MAX),
+        None => -1,
+    };
+    vec![
+        check("slo: bad requests", bad, BAD_PPM_MAX, "ppm"),
+        check("slo: shed requests", shed, 0, "requests"),
+        check("backlog: in flight", backlog, usual, "requests"),
+        check("instances not ready", unready, 0, "services"),
+        check("epochs: fences that fell", falls(shared, param), 0, "fences"),
+    ]
+}
+
+/// Bad share, shed requests and requests in flight of the newest settled second since the proof began; and the bound
+/// of the last.
+fn client_side(record: &[RecordSecond], param: &ConvergeParam, began: Timestamp) -> (i64, i64, i64, i64) {
+    let onset = Timestamp(param.onset_ms);
+    let usual = summarize(record, onset.minus(Millis(param.baseline_ms)), onset);
+    // The newest second is filling up and requests of the one before may still be answered.
+    let Some(second) = record.len().checked_sub(2).and_then(|at| record.get(at)) else { return (-1, -1, -1, 0) };
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let backlog_max = signed(usual.in_flight.saturating_mul(2).max(second.sent / 4) + BACKLOG_SLACK);
+    if second.second_ms < began.0 - 1_000 || second.sent == 0 {
+        return (-1, -1, -1, backlog_max);
+    }
+    let bad = (second.failed + second.late).saturating_mul(1_000_000) / second.sent;
+    (signed(bad), signed(second.shed), signed(record.last().map_or(0, |second| second.in_flight)), backlog_max)
+}
+
+/// Accepted writes whose fence is lower than one accepted before, over the ledgers of what the plan changed.
+fn falls(shared: &Shared, param: &ConvergeParam) -> i64 {
+    use actuators::process::ledger::{Outcome, read};
+    let mut count = 0;
+    for service in &param.writes {
+        let Ok(lines) = read(shared.platform.directory(), service) else { return -1 };
+        let applied = lines.iter().filter(|line| line.outcome == Outcome::Applied);
+        let fences: Vec<_> = applied.map(|line| line.fence).collect();
+        count += fences.iter().zip(fences.iter().skip(1)).filter(|(before, after)| after < before).count();
+    }
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Requests that went wrong or were shed since the first step, beyond the share that was usual before the onset.
+fn harm(reading: &Reading, param: &ConvergeParam) -> i64 {
+    let Some(record) = reading.record.as_deref() else { return i64::MAX };
+    let onset = Timestamp(param.onset_ms);
+    let usual = summarize(record, onset.minus(Millis(param.baseline_ms)), onset);
+    let during = summarize(record, Timestamp(param.commit_began_ms), reading.at);
+    let expected = (usual.bad.saturating_mul(during.sent)).checked_div(usual.sent).unwrap_or(0);
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    signed(during.bad + during.shed) - signed(expected)
+}

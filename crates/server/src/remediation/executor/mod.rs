@@ -1,0 +1,128 @@
+//! The executor: a worker over the wire that performs the steps of commits, proves convergence and signs seals.
+//! Any number may run and any may die; a successor replays the journal, looks first and repeats nothing.
+
+mod commit;
+mod converge;
+mod report;
+
+use super::wire::TaskParam;
+use crate::engine::Env;
+use crate::keys;
+use crate::platform::Platform;
+use actuators::process::ProcessActuator;
+use base::{Digest, Keyring, Millis};
+use client::{Client, Job, Outcome, Worker};
+use governance::record::{Seal, Signer};
+use recovery::topology::Topology;
+use report::Reporter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// What an executor is started with.
+#[derive(Clone, Debug)]
+pub struct ExecutorOptions {
+    /// The server.
+    pub server: String,
+    /// The directory with its key and the keyring.
+    pub data: PathBuf,
+    /// The topology file's contents.
+    pub topology: Topology,
+    /// The supervisor's directory.
+    pub platform: PathBuf,
+    /// The lease of its tasks.
+    pub lease: Millis,
+}
+
+/// Why an executor cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecutorError {
+    /// Its key or the keyring.
+    #[error(transparent)]
+    Init(#[from] keys::InitError),
+    /// The server's address.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// The supervisor's directory.
+    #[error("the supervisor's directory cannot be used: {0}")]
+    Platform(#[from] std::io::Error),
+}
+
+/// What every job of one executor needs.
+struct Shared {
+    env: Env,
+    client: Client,
+    signer: Signer,
+    keyring: Keyring,
+    platform: Platform,
+    actuator: Arc<ProcessActuator>,
+    pid: String,
+    lease: Millis,
+}
+
+/// Works until `stop` is cancelled.
+///
+/// # Errors
+/// It cannot start.
+pub async fn run(options: ExecutorOptions, stop: CancellationToken) -> Result<(), ExecutorError> {
+    let pid = format!("executor-{}", std::process::id());
+    let client = Client::new(&options.server)?;
+    let shared = Arc::new(Shared {
+        env: Env::real(),
+        client: client.clone(),
+        signer: keys::load_executor(&options.data)?,
+        keyring: keys::load_keyring(&options.data)?,
+        platform: Platform::new(&options.platform, Arc::new(options.topology)),
+        actuator: Arc::new(ProcessActuator::open(&options.platform)?),
+        pid: pid.clone(),
+        lease: options.lease,
+    });
+    let worker = Worker::new(client, "executor", pid, options.lease);
+    worker
+        .run(stop, move |job: Job| {
+            let shared = Arc::clone(&shared);
+            async move { perform(&shared, job).await }
+        })
+        .await;
+    Ok(())
+}
+
+async fn perform(shared: &Arc<Shared>, job: Job) -> Outcome {
+    let param = job.promise.param.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
+    let done = match param {
+        Some(TaskParam::Commit(param)) => commit::run(shared, &job, &param).await,
+        Some(TaskParam::Converge(param)) => converge::run(shared, &job, &param).await,
+        Some(TaskParam::Seal(param)) => {
+            let record = Seal {
+                first: param.first,
+                last: param.last,
+                statements: param.statements.iter().filter_map(|text| Digest::parse(text)).collect(),
+                checkpoint_size: param.checkpoint_size,
+                checkpoint_root: Digest::parse(&param.checkpoint_root).unwrap_or_default(),
+                grew: param.grew,
+                forecast_ms: param.forecast_ms,
+                measured_ms: param.measured_ms,
+                outcome: param.outcome.clone(),
+            };
+            let mut reporter = Reporter::new(shared, &job, &param.incident, None);
+            reporter.send(vec![record.into()]).await.map_err(|error| error.to_string())
+        }
+        // A task of a kind this version does not know is left to another executor.
+        None => Err("not a task this executor knows".to_owned()),
+    };
+    match done {
+        Ok(()) => Outcome::Settled,
+        Err(why) => {
+            tracing::warn!(task = job.promise.id, why, "a task was given back");
+            Outcome::Release
+        }
+    }
+}
+
+/// Reads a topology file.
+///
+/// # Errors
+/// The file, with line and column.
+pub fn topology(path: &Path) -> Result<Topology, actuators::topology::LoadError> {
+    actuators::topology::load(path)
+}

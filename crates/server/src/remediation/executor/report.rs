@@ -1,0 +1,139 @@
+//! Signed records to the server: numbered and chained, sent again after a lost answer, signed again after a lost race.
+
+use super::Shared;
+use crate::remediation::wire::{NotTaken, Posted, Refusal, Standing};
+use base::{Digest, Millis};
+use client::Job;
+use governance::record::{Link, Record};
+use std::sync::Arc;
+
+/// How often a report is tried while the server does not answer; the lease ends it sooner.
+const TRIES_MAX: u32 = 200;
+/// The pause between tries.
+const AGAIN: Millis = Millis(100);
+
+/// Reports of one job.
+pub(super) struct Reporter {
+    shared: Arc<Shared>,
+    incident: String,
+    task: String,
+    version: u64,
+    epoch: Option<u64>,
+    plan: Digest,
+    standing: Option<Standing>,
+}
+
+/// Why a report was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// A hold covers the scope.
+    Held,
+    /// Somebody else owns the task or the scope.
+    Fenced,
+    /// The server refuses it, or is gone for longer than a lease.
+    Refused,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Lost::Held => "a hold covers the scope",
+            Lost::Fenced => "somebody else owns the task now",
+            Lost::Refused => "the server does not take the record",
+        })
+    }
+}
+
+impl Reporter {
+    pub(super) fn new(shared: &Arc<Shared>, job: &Job, incident: &str, plan: Option<(Digest, u64)>) -> Reporter {
+        Reporter {
+            shared: Arc::clone(shared),
+            incident: incident.to_owned(),
+            task: job.promise.id.clone(),
+            version: job.lease.task().version,
+            epoch: plan.map(|(_, epoch)| epoch),
+            plan: plan.map_or(Digest::default(), |(plan, _)| plan),
+            standing: None,
+        }
+    }
+
+    /// Where the chain ends, and the journal of the plan so far.
+    pub(super) async fn standing(&mut self) -> Result<Standing, Lost> {
+        let path = format!("/incidents/{}/standing/{}", self.incident, self.plan);
+        for _ in 0..TRIES_MAX {
+            if let Ok((200, standing)) = self.shared.client.get_json::<Standing>(&path).await {
+                self.standing = Some(standing.clone());
+                return Ok(standing);
+            }
+            self.pause().await;
+        }
+        Err(Lost::Refused)
+    }
+
+    /// Signs and sends records in one transaction.
+    pub(super) async fn send(&mut self, records: Vec<Record>) -> Result<(), Lost> {
+        for _ in 0..TRIES_MAX {
+            let standing = match self.standing.clone() {
+                Some(standing) => standing,
+                None => self.standing().await?,
+            };
+            let posted = self.sign(&standing, &records)?;
+            let Ok(body) = serde_json::to_vec(&posted) else { return Err(Lost::Refused) };
+            match self.shared.client.post_bytes("/records", body).await {
+                Ok((200, answer)) => {
+                    self.standing = serde_json::from_slice(&answer).ok();
+                    return Ok(());
+                }
+                Ok((409, answer)) => match serde_json::from_slice::<NotTaken>(&answer).map(|refused| refused.why) {
+                    // Ours may have been taken and only its answer lost: the journal says so.
+                    Ok(Refusal::Chain) if self.was_taken(&standing, &records).await? => return Ok(()),
+                    Ok(Refusal::Chain) => {}
+                    Ok(Refusal::Held) => return Err(Lost::Held),
+                    Ok(Refusal::Fenced) => return Err(Lost::Fenced),
+                    Ok(Refusal::Refused) | Err(_) => {
+                        tracing::warn!(answer = %String::from_utf8_lossy(&answer), "a record was refused");
+                        return Err(Lost::Refused);
+                    }
+                },
+                Ok((status, answer)) if status < 500 => {
+                    tracing::warn!(status, answer = %String::from_utf8_lossy(&answer), "a record was refused");
+                    return Err(Lost::Refused);
+                }
+                Ok(_) | Err(_) => self.pause().await,
+            }
+        }
+        Err(Lost::Refused)
+    }
+
+    /// Whether the journal grew by what was just sent. Only the task's holder writes to it, and that is us.
+    async fn was_taken(&mut self, before: &Standing, records: &[Record]) -> Result<bool, Lost> {
+        let lines = records.iter().filter(|record| matches!(record, Record::Journal(_))).count();
+        let known = before.journal.len();
+        let now = self.standing().await?;
+        Ok(lines > 0 && known > 0 && now.journal.len() >= known + lines)
+    }
+
+    fn sign(&self, standing: &Standing, records: &[Record]) -> Result<Posted, Lost> {
+        let mut prev = standing.prev.as_deref().and_then(Digest::parse);
+        let mut texts = Vec::new();
+        for (seq, record) in (standing.seq..).zip(records) {
+            let link = Link { incident: Some(self.incident.clone()), seq, prev, at: self.shared.env.now() };
+            let envelope = self.shared.signer.sign(&link, record.clone()).map_err(|_| Lost::Refused)?;
+            prev = Some(Digest::of(&envelope.payload));
+            texts.push(envelope.to_json());
+        }
+        Ok(Posted {
+            incident: self.incident.clone(),
+            task: self.task.clone(),
+            version: self.version,
+            epoch: self.epoch,
+            records: texts,
+            blobs: Vec::new(),
+        })
+    }
+
+    async fn pause(&self) {
+        let env = &self.shared.env;
+        env.sleep_until(env.now().plus(AGAIN)).await;
+    }
+}

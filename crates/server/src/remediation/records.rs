@@ -1,0 +1,313 @@
+//! The gate: what executors report is verified, then written in one transaction with what it settles.
+
+use super::records_base64;
+use super::wire::{NotTaken, Posted, Refusal, STEPS, Standing, TaskParam};
+use crate::app::App;
+use crate::engine::{Entry, Guard, SubmitError};
+use crate::incidents::{Chain, statement};
+use crate::incidents::view::StepView;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base::canon::Canon as _;
+use base::{Digest, Envelope, Millis, Timestamp};
+use governance::record::{Journal, Record, Signed, open};
+use protocol::{Create, Request, Resolution, Settle, Value};
+use recovery::journal::{Outcome, Record as Line};
+use std::collections::BTreeMap;
+
+/// LIMIT: records in one post.
+const RECORDS_MAX: usize = 16;
+/// A step's promise outlives every step deadline; its executor settles it long before.
+const STEP_MAX: Millis = Millis(3_600_000);
+
+/// `/records`, `/incidents/{id}/standing/{plan}`, `/blobs/{digest}`.
+pub fn routes(app: App) -> Router {
+    Router::new()
+        .route("/records", post(records))
+        .route("/incidents/{id}/standing/{plan}", get(standing))
+        .route("/blobs/{digest}", get(blob))
+        .with_state(app)
+}
+
+async fn blob(State(app): State<App>, Path(digest): Path<String>) -> Response {
+    let found = Digest::parse(&digest).and_then(|digest| app.engine.blob(&digest).ok().flatten());
+    match found {
+        Some(bytes) => bytes.into_response(),
+        None => (StatusCode::NOT_FOUND, "no such blob").into_response(),
+    }
+}
+
+async fn standing(State(app): State<App>, Path((id, plan)): Path<(String, String)>) -> Response {
+    match read_standing(&app, &id, &plan) {
+        Some(standing) => Json(standing).into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, "the evidence cannot be read").into_response(),
+    }
+}
+
+fn read_standing(app: &App, incident: &str, plan: &str) -> Option<Standing> {
+    let entries = app.engine.incident_entries(incident).ok()?;
+    let chain = Chain::load(&app.engine, incident);
+    let plan = Digest::parse(plan);
+    let journal = entries.iter().filter_map(|(_, bytes)| match statement(bytes)?.record {
+        Record::Journal(line) if Some(line.plan) == plan => Some(records_base64::encode(&line.entry.0)),
+        _ => None,
+    });
+    Some(Standing { seq: chain.seq, prev: chain.prev.map(|digest| digest.to_string()), journal: journal.collect() })
+}
+
+async fn records(State(app): State<App>, Json(posted): Json<Posted>) -> Response {
+    match take(&app, &posted).await {
+        Ok(standing) => Json(standing).into_response(),
+        Err(refused) => (StatusCode::CONFLICT, Json(refused)).into_response(),
+    }
+}
+
+fn refuse(why: Refusal, text: impl Into<String>) -> NotTaken {
+    NotTaken { why, text: text.into() }
+}
+
+async fn take(app: &App, posted: &Posted) -> Result<Standing, NotTaken> {
+    let task = app.engine.promise(&posted.task).ok_or_else(|| refuse(Refusal::Refused, "no such task"))?;
+    let param = task.param.data.as_deref().and_then(|data| serde_json::from_str::<TaskParam>(data).ok());
+    let param = param.ok_or_else(|| refuse(Refusal::Refused, "not an executor's task"))?;
+    let signed = verified(app, posted)?;
+    let mut requests = Vec::new();
+    let mut guards = guards(app, posted, &param)?;
+    for record in &signed {
+        settle(app, posted, &param, record, &mut requests, &mut guards)?;
+    }
+    let seq = signed.first().map_or(0, |record| record.common().seq);
+    guards.push(Guard::Chain { incident: posted.incident.clone(), seq });
+    let entries = posted.records.iter().zip(&signed).map(|(text, record)| Entry {
+        incident: Some(posted.incident.clone()),
+        seq: Some(record.common().seq),
+        bytes: text.clone().into_bytes(),
+    });
+    let blobs = posted.blobs.iter().filter_map(|text| records_base64::decode(text)).collect();
+    match app.engine.submit(requests, entries.collect(), blobs, guards).await {
+        Ok(_) => {}
+        Err(SubmitError::Guard(Guard::Hold { scopes })) => {
+            return Err(refuse(Refusal::Held, format!("a hold covers {}", scopes.join(", "))));
+        }
+        Err(SubmitError::Guard(Guard::Chain { .. })) => return Err(refuse(Refusal::Chain, "the chain ends elsewhere")),
+        Err(SubmitError::Guard(guard)) => return Err(refuse(Refusal::Fenced, format!("{guard:?}"))),
+        Err(error) => return Err(refuse(Refusal::Refused, error.to_string())),
+    }
+    for record in &signed {
+        shown(app, posted, record);
+    }
+    let last = signed.last().map(|record| record.digest().to_string());
+    Ok(Standing { seq: seq + signed.len() as u64, prev: last, journal: Vec::new() })
+}
+
+/// Opens every envelope at the place it will have, and checks that they continue the chain.
+fn verified(app: &App, posted: &Posted) -> Result<Vec<Signed<Record>>, NotTaken> {
+    if posted.records.is_empty() || posted.records.len() > RECORDS_MAX {
+        return Err(refuse(Refusal::Refused, format!("between 1 and {RECORDS_MAX} records at once")));
+    }
+    let mut chain = Chain::load(&app.engine, &posted.incident);
+    let mut signed = Vec::new();
+    for text in &posted.records {
+        let envelope = Envelope::from_json(text).map_err(|error| refuse(Refusal::Refused, error.to_string()))?;
+        let record = open(&envelope, &app.keys.keyring, app.engine.log_size())
+            .map_err(|error| refuse(Refusal::Refused, error.to_string()))?;
+        let common = record.common();
+        if common.incident.as_deref() != Some(&posted.incident) {
+            return Err(refuse(Refusal::Refused, "a record of another incident"));
+        }
+        if (common.seq, common.prev) != (chain.seq, chain.prev) {
+            return Err(refuse(Refusal::Chain, "the chain ends elsewhere"));
+        }
+        chain.advance(record.digest());
+        signed.push(record);
+    }
+    Ok(signed)
+}
+
+fn guards(app: &App, posted: &Posted, param: &TaskParam) -> Result<Vec<Guard>, NotTaken> {
+    let belongs = posted.task.strip_prefix("inc/").and_then(|rest| rest.split(':').next()) == Some(&posted.incident);
+    if !belongs {
+        return Err(refuse(Refusal::Refused, "the task is not of this incident"));
+    }
+    let mut guards = vec![Guard::Task { id: posted.task.clone(), version: posted.version }];
+    if let TaskParam::Commit(commit) = param {
+        if posted.epoch != Some(commit.epoch) {
+            return Err(refuse(Refusal::Fenced, "another epoch than the commit's"));
+        }
+        guards.push(Guard::Lease { incident: posted.incident.clone(), epoch: commit.epoch });
+    }
+    let _ = app;
+    Ok(guards)
+}
+
+/// The writes that go with a record.
+fn settle(
+    app: &App,
+    posted: &Posted,
+    param: &TaskParam,
+    record: &Signed<Record>,
+    requests: &mut Vec<Request>,
+    guards: &mut Vec<Guard>,
+) -> Result<(), NotTaken> {
+    match (param, record.value()) {
+        (TaskParam::Commit(commit), Record::Arm(_)) => {
+            let id = format!("inc/{}:arm.{}.{}", posted.incident, commit.revision, posted.version);
+            requests.extend(created_settled(app, &id, Resolution::Resolved, record.digest().to_string()));
+            Ok(())
+        }
+        (TaskParam::Commit(_), Record::Receipt(_) | Record::Compensation(_)) => Ok(()),
+        (TaskParam::Commit(_), Record::Journal(line)) => journal(app, posted, line, requests, guards),
+        (TaskParam::Converge(_), Record::Convergence(found)) => {
+            let checks: Vec<String> = found.checks.iter().map(converged_text).collect();
+            let state = match found.outcome {
+                governance::record::ConvergenceOutcome::Converged => Resolution::Resolved,
+                _ => Resolution::Rejected,
+            };
+            requests.push(fulfill(posted, state, serde_json::to_string(&checks).unwrap_or_default()));
+            Ok(())
+        }
+        (TaskParam::Seal(_), Record::Seal(_)) => {
+            requests.push(fulfill(posted, Resolution::Resolved, record.digest().to_string()));
+            Ok(())
+        }
+        _ => Err(refuse(Refusal::Refused, "not a record that this task's holder may send")),
+    }
+}
+
+fn converged_text(check: &governance::record::Converged) -> String {
+    let mark = if check.met { "ok" } else { "NOT MET" };
+    format!("{} {} {} (limit {}) in {} samples: {mark}", check.name, check.value, check.unit, check.bound, check.samples)
+}
+
+fn journal(
+    app: &App,
+    posted: &Posted,
+    line: &Journal,
+    requests: &mut Vec<Request>,
+    guards: &mut Vec<Guard>,
+) -> Result<(), NotTaken> {
+    let read = base::canon::parse_object("journal", &line.entry.0).and_then(Line::from_value);
+    let read = read.map_err(|error| refuse(Refusal::Refused, format!("not a journal line: {error}")))?;
+    let step = |key: &recovery::call::Key| format!("{}.{}", posted.task, step_of(&key.0));
+    match &read {
+        Line::Intend(intend) => {
+            guards.push(Guard::Hold { scopes: hold_scopes(&intend.desired) });
+            let tags = BTreeMap::from([(protocol::TARGET.to_owned(), STEPS.to_owned())]);
+            let timeout_at = app.env.now().plus(STEP_MAX);
+            let create = Create { id: step(&intend.key), timeout_at, param: Value::text(&intend.key.0), tags };
+            requests.push(Request::PromiseCreate(create));
+        }
+        Line::UndoIntend(undo) => guards.push(Guard::Hold { scopes: hold_scopes(&undo.restore) }),
+        Line::Done(key) => requests.push(settled(step(key), Resolution::Resolved, "done")),
+        Line::Failed(failure) => requests.extend(if_there(app, step(&failure.key), failure.cause.word())),
+        Line::Refused(failure) => requests.extend(if_there(app, step(&failure.key), failure.cause.word())),
+        Line::Finish(outcome) => {
+            let state = if *outcome == Outcome::Committed { Resolution::Resolved } else { Resolution::Rejected };
+            requests.push(fulfill(posted, state, outcome.to_string()));
+        }
+        Line::Did(_)
+        | Line::Unknown(_)
+        | Line::Reconciled(_)
+        | Line::Repeat(_)
+        | Line::UndoBegin(_)
+        | Line::UndoDid(_)
+        | Line::UndoFailed(_)
+        | Line::Expired(_) => {}
+    }
+    Ok(())
+}
+
+/// The scopes a hold must cover to stop these fields: the services they belong to, and everything.
+fn hold_scopes(fields: &recovery::call::State) -> Vec<String> {
+    let owners = fields.keys().filter_map(|field| actuators::field::Field::parse(field)?.owner().map(str::to_owned));
+    owners.chain(["all".to_owned()]).collect()
+}
+
+/// The step's key without its repeat and undo marks.
+fn step_of(key: &str) -> &str {
+    let step = key.split_once('/').map_or(key, |(_, step)| step);
+    step.split(['~', '!']).next().unwrap_or(step)
+}
+
+fn settled(id: String, state: Resolution, value: &str) -> Request {
+    Request::PromiseSettle(Settle { id, state, value: Value::text(value) })
+}
+
+fn if_there(app: &App, id: String, value: &str) -> Option<Request> {
+    app.engine.promise(&id).map(|_| settled(id, Resolution::Rejected, value))
+}
+
+fn created_settled(app: &App, id: &str, state: Resolution, value: String) -> [Request; 2] {
+    let timeout_at = app.env.now().plus(STEP_MAX);
+    let create = Create { id: id.to_owned(), timeout_at, param: Value::default(), tags: BTreeMap::new() };
+    [Request::PromiseCreate(create), Request::PromiseSettle(Settle { id: id.to_owned(), state, value: Value::text(value) })]
+}
+
+fn fulfill(posted: &Posted, state: Resolution, value: String) -> Request {
+    let action = Settle { id: posted.task.clone(), state, value: Value::text(value) };
+    Request::TaskFulfill { id: posted.task.clone(), version: posted.version, action }
+}
+
+/// Keeps what people see in step with what was recorded.
+fn shown(app: &App, posted: &Posted, record: &Signed<Record>) {
+    let at = record.common().at;
+    let holder = app.engine.task(&posted.task).and_then(|task| task.pid.clone()).unwrap_or_default();
+    app.incidents.show(&posted.incident, |view| {
+        let known = view.commit.executors.iter().any(|(pid, _)| *pid == holder);
+        if matches!(record.value(), Record::Arm(_) | Record::Journal(_)) && !known {
+            if !view.commit.executors.is_empty() {
+                view.lines.push(format!("takeover       {holder} goes on where the journal ends: it looks first and repeats nothing"));
+            }
+            view.commit.executors.push((holder, at.0));
+        }
+        if let Record::Journal(line) = record.value() {
+            show_line(view, line, at);
+        }
+    });
+}
+
+fn show_line(view: &mut crate::incidents::view::View, line: &Journal, at: Timestamp) {
+    let read = base::canon::parse_object("journal", &line.entry.0).and_then(Line::from_value);
+    let Ok(read) = read else { return };
+    let Some(key) = read.key().map(|key| step_of(&key.0).to_owned()) else { return };
+    let text = step_text(view, &key);
+    let existing = view.commit.steps.iter().position(|step| step.key == key);
+    let at_index = existing.unwrap_or_else(|| {
+        view.commit.steps.push(StepView { key: key.clone(), text: text.clone(), state: "running".into(), ms: 0, began_ms: at.0 });
+        view.commit.steps.len() - 1
+    });
+    let Some(step) = view.commit.steps.get_mut(at_index) else { return };
+    step.ms = at.since(Timestamp(step.began_ms)).0;
+    let took = format!("{}.{}s", step.ms / 1_000, step.ms % 1_000 / 100);
+    let said = match &read {
+        Line::Intend(_) => None,
+        Line::Done(_) => {
+            step.state = "done".into();
+            Some(format!("commit {key:<8}{text}   done {took}"))
+        }
+        Line::Failed(failure) | Line::Refused(failure) => {
+            step.state = "failed".into();
+            Some(format!("commit {key:<8}{text}   FAILED: {}", failure.cause))
+        }
+        Line::UndoDid(_) => {
+            step.state = "undone".into();
+            Some(format!("undo {key:<10}{text}   restored"))
+        }
+        Line::Reconciled(settled) if settled.receipt.is_some() => {
+            Some(format!("reconcile {key:<5}{text}   had taken effect: not repeated"))
+        }
+        _ => None,
+    };
+    view.lines.extend(said);
+}
+
+/// The text of a step of the last revision.
+fn step_text(view: &crate::incidents::view::View, key: &str) -> String {
+    let plan = view.revisions.last().map(|revision| revision.plan.as_str()).unwrap_or_default();
+    let number: Option<usize> = key.strip_prefix('s').and_then(|number| number.parse().ok());
+    let step = number.and_then(|number| plan.split(" ; ").nth(number.checked_sub(1)?));
+    step.unwrap_or(key).replace("->", "→")
+}

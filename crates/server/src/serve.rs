@@ -1,0 +1,274 @@
+//! `stanch serve`: everything of one server, wired together.
+
+use crate::app::App;
+use crate::config::{self, Flags, Settings};
+use crate::engine::{self, Engine, Env};
+use crate::incidents::{self, Registry};
+use crate::keys::{self, InitError};
+use crate::platform::Platform;
+use crate::telemetry::Telemetry;
+use crate::{agents, evidence, groups, promises, remediation, telemetry};
+use axum::Router;
+use base::Millis;
+use governance::policy::{Policy, Windows};
+use recovery::topology::Topology;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Name of the file in the data directory that says where the server listens.
+pub const SERVER_FILE: &str = "server.json";
+/// Name of the file in the data directory with the executor's process number.
+pub const EXECUTOR_FILE: &str = "executor.pid";
+/// The pause before another executor is started.
+const EXECUTOR_AGAIN: Duration = Duration::from_millis(50);
+
+/// Where a server listens; also the first JSON line of `stanch serve --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// `http://host:port`
+    pub url: String,
+    /// Its port.
+    pub port: u16,
+    /// Its process number.
+    pub pid: u32,
+    /// Its data directory.
+    pub data: String,
+    /// Name of the active policy.
+    pub policy: String,
+}
+
+/// Why a server does not start or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Configuration.
+    #[error("{0}")]
+    Config(#[from] ::config::ConfigError),
+    /// Keys or policy.
+    #[error(transparent)]
+    Init(#[from] InitError),
+    /// The topology file.
+    #[error(transparent)]
+    Topology(#[from] actuators::topology::LoadError),
+    /// The store.
+    #[error(transparent)]
+    Engine(#[from] engine::OpenError),
+    /// Declarations.
+    #[error(transparent)]
+    Declare(#[from] telemetry::DeclareError),
+    /// The policy could not be recorded.
+    #[error(transparent)]
+    Evidence(#[from] evidence::EvidenceError),
+    /// The address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Serving failed.
+    #[error("serving failed: {0}")]
+    Serve(#[source] std::io::Error),
+}
+
+/// Serves until `stop` is cancelled. `on_ready` is called once requests are answered.
+///
+/// # Errors
+/// As [`ServeError`] says; nothing is left half made.
+pub async fn serve(
+    data: &Path,
+    flags: &Flags,
+    stop: CancellationToken,
+    on_ready: impl FnOnce(&Ready),
+) -> Result<(), ServeError> {
+    keys::init(data)?;
+    let (settings, _) = config::load(data, flags)?;
+    let app = open(data, settings)?;
+    let address = format!("{}:{}", app.settings.server.bind, app.settings.server.port);
+    let listen = |source| ServeError::Listen { address: address.clone(), source };
+    let listener = TcpListener::bind(&address).await.map_err(listen)?;
+    let local = listener.local_addr().map_err(listen)?;
+    let ready = ready(&app, local, data);
+    evidence::record_policy(&app).await?;
+    let router = router(&app, &ready.url);
+    let background = start_background(&app, &ready, stop.clone());
+    write_ready(data, &ready).map_err(ServeError::Serve)?;
+    on_ready(&ready);
+    let served = axum::serve(listener, router).with_graceful_shutdown(soon(stop.clone())).into_future();
+    let outcome = tokio::select! {
+        served = served => served.map_err(ServeError::Serve),
+        // Streams of workers never end by themselves.
+        () = after(stop.clone(), Duration::from_millis(500)) => Ok(()),
+    };
+    stop.cancel();
+    background.await;
+    let _ = std::fs::remove_file(data.join(SERVER_FILE));
+    outcome
+}
+
+fn open(data: &Path, settings: Settings) -> Result<App, ServeError> {
+    let env = Env::real();
+    let keys = Arc::new(keys::load(data)?);
+    let (policy, policy_text) = keys::load_policy(&policy_path(data, &settings))?;
+    let topology = match settings.platform.topology.as_str() {
+        "" => Topology::default(),
+        file => actuators::topology::load(Path::new(file))?,
+    };
+    let topology = Arc::new(topology);
+    let windows = windows(&policy, &topology);
+    let config = engine::Config {
+        reconnect_grace: engine::Grace(windows.lease.reconnect_grace),
+        ..engine::Config::default()
+    };
+    let engine = Engine::open(data, config, env.clone())?;
+    let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;
+    let platform = match settings.platform.directory.as_str() {
+        "" => None,
+        directory => Some(Platform::new(Path::new(directory), topology.clone())),
+    };
+    Ok(App {
+        env,
+        engine,
+        keys,
+        policy: Arc::new(policy),
+        policy_text: policy_text.into(),
+        topology,
+        telemetry,
+        platform,
+        settings: Arc::new(settings),
+        incidents: Registry::default(),
+        data: data.to_owned(),
+    })
+}
+
+fn policy_path(data: &Path, settings: &Settings) -> PathBuf {
+    match settings.platform.policy.as_str() {
+        "" => data.join("policy.toml"),
+        file => PathBuf::from(file),
+    }
+}
+
+/// The windows of the tier that the declared services are in: intake and graph are one for all of them.
+fn windows(policy: &Policy, topology: &Topology) -> Windows {
+    let tier = policy.tier_of_all(topology.service.keys().map(String::as_str));
+    tier.and_then(|name| policy.tiers.get(name)).map_or_else(|| policy.windows.clone(), |tier| tier.windows.clone())
+}
+
+fn graph_config(windows: &Windows) -> recovery::graph::Config {
+    recovery::graph::Config {
+        baseline: windows.baseline,
+        impaired_for: windows.impaired_for,
+        fresh_after: windows.graph.fresh_after,
+        miss_max: windows.graph.miss_max,
+        snapshot_age_max: windows.graph.snapshot_age_max,
+        coverage_window: windows.graph.coverage,
+        metastable_for: windows.graph.metastable_for,
+        edge_ttl: windows.graph.edge_ttl,
+        half_life: windows.graph.half_life,
+        join: windows.graph.join,
+        ..recovery::graph::Config::default()
+    }
+}
+
+fn router(app: &App, url: &str) -> Router {
+    promises::routes(app.engine.clone(), url)
+        .merge(telemetry::routes(app.telemetry.clone()))
+        .merge(incidents::routes(app.clone()))
+        .merge(remediation::routes(app.clone()))
+        .merge(groups::routes(app.clone()))
+}
+
+fn ready(app: &App, local: SocketAddr, data: &Path) -> Ready {
+    Ready {
+        url: format!("http://{local}"),
+        port: local.port(),
+        pid: std::process::id(),
+        data: data.display().to_string(),
+        policy: app.policy.name.clone(),
+    }
+}
+
+fn write_ready(data: &Path, ready: &Ready) -> std::io::Result<()> {
+    let text = serde_json::to_string(ready).map_err(std::io::Error::other)?;
+    let fresh = data.join(format!("{SERVER_FILE}.new"));
+    std::fs::write(&fresh, text)?;
+    std::fs::rename(fresh, data.join(SERVER_FILE))
+}
+
+/// Orchestrator, agents and the executor's keeper; the future ends when they have.
+fn start_background(app: &App, ready: &Ready, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
+    let until = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        })
+    };
+    let mut tasks = vec![
+        until(stop.clone(), Box::pin(incidents::orchestrate(app.clone()))),
+        until(stop.clone(), Box::pin(agents::work(app.clone()))),
+    ];
+    if app.settings.executor.start && app.platform.is_some() {
+        tasks.push(tokio::spawn(keep_executor(app.clone(), ready.url.clone(), stop)));
+    }
+    async move {
+        for task in tasks {
+            // A task that panicked has nothing left to wait for.
+            let _ = task.await;
+        }
+    }
+}
+
+/// Keeps one executor running, and starts another whenever it ends.
+async fn keep_executor(app: App, url: String, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match spawn_executor(&app, &url) {
+            Ok(mut child) => {
+                let pid = child.id().unwrap_or_default();
+                let _ = std::fs::write(app.data.join(EXECUTOR_FILE), pid.to_string());
+                tokio::select! {
+                    ended = child.wait() => tracing::warn!(pid, ?ended, "the executor ended; another one is started"),
+                    () = stop.cancelled() => {
+                        // It ends with its lifeline; what does not is killed when the handle is dropped.
+                        drop(child.stdin.take());
+                        let _ = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "no executor could be started"),
+        }
+        tokio::time::sleep(EXECUTOR_AGAIN).await;
+    }
+    let _ = std::fs::remove_file(app.data.join(EXECUTOR_FILE));
+}
+
+#[expect(clippy::disallowed_methods, reason = "the server starts its executor, which is this same program")]
+fn spawn_executor(app: &App, url: &str) -> std::io::Result<tokio::process::Child> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    command.args(["executor", "--lifeline", "--server", url, "--data"]).arg(&app.data);
+    command.arg("--platform").arg(&app.settings.platform.directory);
+    command.arg("--topology").arg(&app.settings.platform.topology);
+    let lease = windows(&app.policy, &app.topology).lease.step;
+    command.args(["--lease-ms", &lease.0.to_string()]);
+    tokio::process::Command::from(command).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn()
+}
+
+async fn soon(stop: CancellationToken) {
+    stop.cancelled().await;
+}
+
+async fn after(stop: CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    tokio::time::sleep(time).await;
+}
+
+/// The lease that executors take by default, where no policy says more.
+pub const LEASE_DEFAULT: Millis = Millis(10_000);

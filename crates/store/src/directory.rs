@@ -1,0 +1,71 @@
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// The data directory of one server, held by an exclusive lock for as long as this value lives.
+///
+/// The kernel releases the lock when the process ends, however it ends; the file itself stays.
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    _lock: File,
+}
+
+/// The data directory could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// Another live process holds it.
+    #[error("the data directory {} is in use by process {pid}", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+        /// The process that wrote the lock file, or `unknown`.
+        pid: String,
+    },
+    /// The directory or its lock file cannot be created, opened or written.
+    #[error("the data directory {} cannot be opened", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Directory {
+    /// Creates the directory if it is missing and locks it.
+    ///
+    /// # Errors
+    /// A second server on the same directory is refused with the process id of the first.
+    pub fn take(path: &Path) -> Result<Directory, DirectoryError> {
+        let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
+        std::fs::create_dir_all(path).map_err(unusable)?;
+        let mut lock = File::options()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                let read = lock.read_to_string(&mut pid).is_ok() && !pid.trim().is_empty();
+                let pid = if read { pid.trim().to_owned() } else { "unknown".to_owned() };
+                return Err(DirectoryError::InUse { path: path.to_owned(), pid });
+            }
+            Err(TryLockError::Error(source)) => return Err(unusable(source)),
+        }
+        lock.set_len(0).and_then(|()| lock.rewind()).map_err(unusable)?;
+        writeln!(lock, "{}", std::process::id()).map_err(unusable)?;
+        Ok(Directory { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}

@@ -1,0 +1,188 @@
+//! Promises, tasks and the outbox as rows of columns.
+
+use super::{from_sql, to_sql};
+use crate::{Batch, Error};
+use base::{Millis, Timestamp};
+use protocol::{Message, Promise, PromiseState, Row, Task, TaskState, Value};
+use rusqlite::types::{FromSql, ValueRef};
+use rusqlite::{Connection, Row as SqlRow, Transaction, named_params, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+const EXECUTE: &str = "execute";
+const UNBLOCK: &str = "unblock";
+
+/// Columns are read in the order in which [`Fields`] are taken.
+const READ: &str = "SELECT seq, id, state, param_headers, param_data, value_headers, value_data, tags,
+  timeout_at, created_at, settled_at, callbacks, listeners,
+  task_state, task_version, task_resumes, task_ttl, task_pid, task_retry_at, task_lease_at
+  FROM rows ORDER BY seq";
+
+const PUT: &str = "INSERT OR REPLACE INTO rows (seq, id, state, timeout_at, created_at, settled_at,
+  param_headers, param_data, value_headers, value_data, tags, callbacks, listeners,
+  task_state, task_version, task_resumes, task_ttl, task_pid, task_retry_at, task_lease_at)
+  VALUES (:seq, :id, :state, :timeout_at, :created_at, :settled_at,
+  :param_headers, :param_data, :value_headers, :value_data, :tags, :callbacks, :listeners,
+  :task_state, :task_version, :task_resumes, :task_ttl, :task_pid, :task_retry_at, :task_lease_at)";
+
+/// Writes the rows and the outbox of a batch.
+pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Error> {
+    for (seq, row) in &batch.rows {
+        put(transaction, *seq, row)?;
+    }
+    for seq in &batch.outbox_gone {
+        transaction.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?.execute(params![to_sql(*seq)?])?;
+    }
+    for (seq, message) in &batch.outbox {
+        let sql = "INSERT INTO outbox (seq, kind, id, address, version) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let (kind, id, version) = match message {
+            Message::Execute { task_id, version, .. } => (EXECUTE, task_id, Some(to_sql(*version)?)),
+            Message::Unblock { promise, .. } => (UNBLOCK, &promise.id, None),
+        };
+        transaction.prepare_cached(sql)?.execute(params![to_sql(*seq)?, kind, id, message.address(), version])?;
+    }
+    Ok(())
+}
+
+fn put(transaction: &Transaction<'_>, seq: u64, row: &Row) -> Result<(), Error> {
+    let Row { promise, task, callbacks, listeners } = row;
+    let headers = |value: &Value| value.headers.as_ref().map(json);
+    let task = task.as_deref();
+    transaction.prepare_cached(PUT)?.execute(named_params! {
+        ":seq": to_sql(seq)?,
+        ":id": promise.id,
+        ":state": promise.state.name(),
+        ":timeout_at": promise.timeout_at.0,
+        ":created_at": promise.created_at.0,
+        ":settled_at": promise.settled_at.map(|at| at.0),
+        ":param_headers": headers(&promise.param),
+        ":param_data": promise.param.data,
+        ":value_headers": headers(&promise.value),
+        ":value_data": promise.value.data,
+        ":tags": json(&promise.tags),
+        ":callbacks": json(callbacks),
+        ":listeners": json(listeners),
+        ":task_state": task.map(|task| task.state.name()),
+        ":task_version": task.map(|task| to_sql(task.version)).transpose()?,
+        ":task_resumes": task.map(|task| json(&task.resumes)),
+        ":task_ttl": task.and_then(|task| task.ttl).map(|ttl| to_sql(ttl.0)).transpose()?,
+        ":task_pid": task.and_then(|task| task.pid.as_deref()),
+        ":task_retry_at": task.and_then(|task| task.retry_at).map(|at| at.0),
+        ":task_lease_at": task.and_then(|task| task.lease_at).map(|at| at.0),
+    })?;
+    Ok(())
+}
+
+/// The columns of one row, one after the other: finding each by its name would cost more than reading it.
+struct Fields<'a, 'b> {
+    row: &'a SqlRow<'b>,
+    seq: u64,
+    at: usize,
+}
+
+impl Fields<'_, '_> {
+    fn next<T: FromSql>(&mut self) -> Result<T, Error> {
+        let column = self.at;
+        self.at += 1;
+        Ok(self.row.get(column)?)
+    }
+
+    fn number(&mut self) -> Result<u64, Error> {
+        from_sql(self.next()?, "rows", self.seq)
+    }
+
+    fn instant(&mut self) -> Result<Option<Timestamp>, Error> {
+        Ok(self.next::<Option<i64>>()?.map(Timestamp))
+    }
+
+    fn texts<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        from_json(&self.next::<String>()?, "rows", self.seq)
+    }
+
+    fn value(&mut self) -> Result<Value, Error> {
+        let headers: Option<String> = self.next()?;
+        let headers = headers.map(|text| from_json(&text, "rows", self.seq)).transpose()?;
+        Ok(Value { headers, data: self.next()? })
+    }
+
+    fn state<T>(&mut self, from_name: impl Fn(&str) -> Option<T>) -> Result<T, Error> {
+        let name: String = self.next()?;
+        let why = format!("unknown state `{name}`");
+        from_name(&name).ok_or(Error::Corrupt { table: "rows", seq: self.seq, why })
+    }
+}
+
+/// Reads all promises with their tasks, by sequence number.
+pub(super) fn read(connection: &Connection) -> Result<Vec<(u64, Row)>, Error> {
+    let mut statement = connection.prepare(READ)?;
+    let mut found = statement.query(())?;
+    let mut rows = Vec::new();
+    while let Some(row) = found.next()? {
+        let seq = from_sql(row.get(0)?, "rows", 0)?;
+        rows.push((seq, read_row(Fields { row, seq, at: 1 })?));
+    }
+    Ok(rows)
+}
+
+fn read_row(mut fields: Fields<'_, '_>) -> Result<Row, Error> {
+    let promise = Promise {
+        id: fields.next()?,
+        state: fields.state(PromiseState::from_name)?,
+        param: fields.value()?,
+        value: fields.value()?,
+        tags: fields.texts()?,
+        timeout_at: Timestamp(fields.next()?),
+        created_at: Timestamp(fields.next()?),
+        settled_at: fields.instant()?,
+    };
+    let (callbacks, listeners) = (fields.texts()?, fields.texts()?);
+    let has_task = fields.row.get_ref(fields.at)? != ValueRef::Null;
+    let task = if has_task { Some(Arc::new(read_task(fields, &promise.id)?)) } else { None };
+    Ok(Row { promise: Arc::new(promise), task, callbacks, listeners })
+}
+
+fn read_task(mut fields: Fields<'_, '_>, id: &str) -> Result<Task, Error> {
+    let (state, version, resumes) = (fields.state(TaskState::from_name)?, fields.number()?, fields.texts()?);
+    let ttl: Option<i64> = fields.next()?;
+    let ttl = ttl.map(|ttl| from_sql(ttl, "rows", fields.seq)).transpose()?.map(Millis);
+    let pid = fields.next()?;
+    let (retry_at, lease_at) = (fields.instant()?, fields.instant()?);
+    Ok(Task { id: id.to_owned(), state, version, resumes, ttl, pid, retry_at, lease_at })
+}
+
+/// Reads the outbox; an unblock takes its promise from the rows, where it can no longer change.
+pub(super) fn read_outbox(connection: &Connection, rows: &[(u64, Row)]) -> Result<Vec<(u64, Message)>, Error> {
+    let mut statement = connection.prepare("SELECT seq, kind, id, address, version FROM outbox ORDER BY seq")?;
+    let mut found = statement.query(())?;
+    let mut messages = Vec::new();
+    let mut promises: Option<HashMap<&str, &Arc<Promise>>> = None;
+    while let Some(row) = found.next()? {
+        let seq = from_sql(row.get(0)?, "outbox", 0)?;
+        let corrupt = |why: &str| Error::Corrupt { table: "outbox", seq, why: why.to_owned() };
+        let (kind, id, address): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+        let message = match kind.as_str() {
+            EXECUTE => Message::Execute { task_id: id, version: from_sql(row.get(4)?, "outbox", seq)?, address },
+            UNBLOCK => {
+                let known = promises
+                    .get_or_insert_with(|| rows.iter().map(|(_, row)| (row.id(), &row.promise)).collect())
+                    .get(id.as_str());
+                let promise = known.ok_or_else(|| corrupt("its promise does not exist"))?;
+                Message::Unblock { address, promise: Arc::clone(promise) }
+            }
+            _ => return Err(corrupt("an unknown kind of message")),
+        };
+        messages.push((seq, message));
+    }
+    Ok(messages)
+}
+
+/// Renders lists and maps of texts, which cannot fail to render.
+pub(super) fn json(texts: &impl Serialize) -> String {
+    serde_json::to_string(texts).unwrap_or_default()
+}
+
+pub(super) fn from_json<T: DeserializeOwned>(text: &str, table: &'static str, seq: u64) -> Result<T, Error> {
+    serde_json::from_str(text).map_err(|e| Error::Corrupt { table, seq, why: e.to_string() })
+}

@@ -1,0 +1,67 @@
+//! Tables and their migrations. No SQL outside this folder, and no protocol rule in any of it.
+
+use crate::Error;
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+use std::path::Path;
+
+/// "STCH": written into the header of every file of ours, so that another program's file is never touched.
+const APPLICATION_ID: i32 = 0x5354_4348;
+
+/// Inserts are appends at the right edge: every table that grows is keyed by a number assigned in memory,
+/// and nothing that grows has an index on a text.
+const V1: &str = "
+PRAGMA application_id = 1398031176;
+CREATE TABLE rows (
+  seq INTEGER PRIMARY KEY, id TEXT NOT NULL, state TEXT NOT NULL,
+  timeout_at INTEGER NOT NULL, created_at INTEGER NOT NULL, settled_at INTEGER,
+  param_headers TEXT, param_data TEXT, value_headers TEXT, value_data TEXT, tags TEXT NOT NULL,
+  callbacks TEXT NOT NULL, listeners TEXT NOT NULL,
+  task_state TEXT, task_version INTEGER, task_resumes TEXT, task_ttl INTEGER, task_pid TEXT,
+  task_retry_at INTEGER, task_lease_at INTEGER
+) STRICT;
+CREATE TABLE outbox (
+  seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, address TEXT NOT NULL, version INTEGER
+) STRICT;
+CREATE TABLE entries (
+  idx INTEGER PRIMARY KEY, incident TEXT, seq INTEGER, leaf BLOB NOT NULL, bytes BLOB NOT NULL
+) STRICT;
+CREATE TABLE blobs (digest BLOB PRIMARY KEY, bytes BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE leases (
+  incident TEXT PRIMARY KEY, epoch INTEGER NOT NULL, exclusive TEXT NOT NULL, shared TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+";
+
+/// Migrations from every version ever released, oldest first.
+const STEPS: &[M<'static>] = &[M::up(V1)];
+
+/// Refuses a file that is not ours or is newer than this program, and brings an older one up to date.
+pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {
+    examine(connection, path)?;
+    let migrations = Migrations::from_slice(STEPS);
+    migrations.to_latest(connection).map_err(|source| Error::Migration { path: path.to_owned(), source })
+}
+
+/// Refuses a file that is not ours or is newer than this program.
+pub(super) fn examine(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let foreign = || Error::Foreign(path.to_owned());
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
+        .map_err(|source| if is_not_a_database(&source) { foreign() } else { Error::Sqlite(source) })?;
+    let application: i32 = connection.query_row("PRAGMA application_id", (), |row| row.get(0))?;
+    let version: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+    let blank = tables == 0 && application == 0 && version == 0;
+    if !blank && application != APPLICATION_ID {
+        return Err(foreign());
+    }
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    if version > known {
+        return Err(Error::Newer { path: path.to_owned(), found: version, known });
+    }
+    Ok(())
+}
+
+fn is_not_a_database(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase)
+}

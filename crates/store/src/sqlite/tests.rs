@@ -1,0 +1,210 @@
+use super::*;
+use base::{Millis, Timestamp};
+use protocol::{Message, Promise, PromiseState, Row, Task, TaskState, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+fn texts(texts: &[&str]) -> BTreeSet<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// A row in which no field has its default value.
+fn full_row(id: &str) -> Row {
+    let headers = BTreeMap::from([("h\"1".to_owned(), "v\n1".to_owned())]);
+    let promise = Promise {
+        id: id.to_owned(),
+        state: PromiseState::Canceled,
+        param: Value { headers: Some(headers.clone()), data: Some("parameter".to_owned()) },
+        value: Value { headers: Some(headers.clone()), data: Some(String::new()) },
+        tags: headers,
+        timeout_at: Timestamp(300),
+        created_at: Timestamp(-100),
+        settled_at: Some(Timestamp(200)),
+    };
+    let task = Task {
+        id: id.to_owned(),
+        state: TaskState::Halted,
+        version: 7,
+        resumes: texts(&["a", "b"]),
+        ttl: Some(Millis(2_000)),
+        pid: Some("worker".to_owned()),
+        retry_at: Some(Timestamp(400)),
+        lease_at: Some(Timestamp(500)),
+    };
+    Row {
+        promise: Arc::new(promise),
+        task: Some(Arc::new(task)),
+        callbacks: texts(&["c"]),
+        listeners: texts(&["poll://any@g", "poll://uni@g/1"]),
+    }
+}
+
+fn plain_row(id: &str) -> Row {
+    let promise = Promise {
+        id: id.to_owned(),
+        state: PromiseState::Pending,
+        param: Value::default(),
+        value: Value::default(),
+        tags: BTreeMap::new(),
+        timeout_at: Timestamp(300),
+        created_at: Timestamp(100),
+        settled_at: None,
+    };
+    Row { promise: Arc::new(promise), task: None, callbacks: BTreeSet::new(), listeners: BTreeSet::new() }
+}
+
+fn entry(index: u64, bytes: &[u8]) -> StoredEntry {
+    StoredEntry {
+        index,
+        incident: Some("i".to_owned()),
+        seq: Some(index),
+        leaf: Digest::of(bytes),
+        bytes: Arc::from(bytes),
+    }
+}
+
+fn opened(dir: &Path) -> Sqlite {
+    Sqlite::open(&Directory::take(dir).unwrap()).unwrap()
+}
+
+#[test]
+fn what_was_committed_is_read_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (full, plain) = (Arc::new(full_row("full")), Arc::new(plain_row("plain")));
+    let outbox = vec![
+        (3, Message::Execute { task_id: "full".to_owned(), version: 7, address: "poll://any@g".to_owned() }),
+        (5, Message::Unblock { address: "poll://uni@g/1".to_owned(), promise: Arc::clone(&full.promise) }),
+    ];
+    let lease = ScopeLease {
+        incident: "i".to_owned(),
+        epoch: 4,
+        exclusive: vec!["a".to_owned()],
+        shared: vec!["b".to_owned(), "c".to_owned()],
+    };
+    let mut batch = Batch {
+        rows: vec![(0, Arc::clone(&plain)), (9, Arc::clone(&full))],
+        outbox: outbox.clone(),
+        entries: vec![entry(0, b"first"), entry(1, b"second")],
+        blobs: vec![(Digest::of(b"blob"), Arc::from(&b"blob"[..])), (Digest::of(b"blob"), Arc::from(&b"blob"[..]))],
+        leases: vec![lease.clone()],
+        meta: vec![("key".to_owned(), b"old".to_vec()), ("key".to_owned(), b"new".to_vec())],
+        ..Batch::default()
+    };
+    opened(dir.path()).commit(&batch).unwrap();
+
+    let mut store = opened(dir.path());
+    let found = store.load().unwrap();
+    assert_eq!(found.rows, [(0, (*plain).clone()), (9, (*full).clone())]);
+    assert_eq!(found.outbox, outbox);
+    assert_eq!(found.leases, [lease]);
+    assert_eq!(found.meta, [("key".to_owned(), b"new".to_vec())]);
+    assert_eq!(found.entries.len(), 2);
+    assert_eq!(found.entries[1].leaf, Digest::of(b"second"));
+    let reader = store.reader().unwrap();
+    assert_eq!(reader.entries(0..9).unwrap(), [b"first".to_vec(), b"second".to_vec()]);
+    assert_eq!(reader.entries(1..2).unwrap(), [b"second".to_vec()]);
+    assert_eq!(reader.blob(&Digest::of(b"blob")).unwrap().as_deref(), Some(&b"blob"[..]));
+    assert_eq!(reader.blob(&Digest::of(b"none")).unwrap(), None);
+
+    batch =
+        Batch { rows: vec![(0, full)], outbox_gone: vec![3, 5], leases_gone: vec!["i".to_owned()], ..Batch::default() };
+    store.commit(&batch).unwrap();
+    let found = Sqlite::inspect(dir.path()).unwrap();
+    assert_eq!(found.rows[0].1.id(), "full");
+    assert!(found.outbox.is_empty() && found.leases.is_empty());
+}
+
+#[test]
+fn a_batch_that_fails_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = opened(dir.path());
+    store.commit(&Batch { entries: vec![entry(0, b"first")], ..Batch::default() }).unwrap();
+    // The log's index is taken: the last statements of this batch cannot succeed.
+    let batch = Batch {
+        rows: vec![(0, Arc::new(plain_row("p")))],
+        meta: vec![("key".to_owned(), b"v".to_vec())],
+        entries: vec![entry(0, b"again")],
+        ..Batch::default()
+    };
+    assert!(store.commit(&batch).is_err());
+    let found = store.load().unwrap();
+    assert!(found.rows.is_empty() && found.meta.is_empty());
+    assert_eq!(found.entries[0].leaf, Digest::of(b"first"));
+    store.commit(&Batch { entries: vec![entry(1, b"second")], ..Batch::default() }).unwrap();
+}
+
+#[test]
+fn writes_are_synced_and_logged_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = opened(dir.path());
+    let pragma = |name: &str| store.connection.query_row(&format!("PRAGMA {name}"), (), |row| row.get::<_, i64>(0));
+    assert_eq!(pragma("synchronous").unwrap(), 2);
+    let mode: String = store.connection.query_row("PRAGMA journal_mode", (), |row| row.get(0)).unwrap();
+    assert_eq!(mode, "wal");
+}
+
+#[test]
+fn a_file_of_another_program_or_of_a_newer_version_is_left_as_it_is() {
+    let refused = |prepare: &dyn Fn(&Path)| {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAME);
+        prepare(&path);
+        let before = std::fs::read(&path).unwrap();
+        let error = Sqlite::open(&Directory::take(dir.path()).unwrap()).err().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), before, "the file was changed");
+        error
+    };
+    let foreign = refused(&|path| {
+        Connection::open(path)
+            .unwrap()
+            .execute_batch("CREATE TABLE theirs (x); INSERT INTO theirs VALUES (1)")
+            .unwrap();
+    });
+    assert!(matches!(foreign, Error::Foreign(_)), "{foreign}");
+    let text =
+        refused(&|path| std::fs::write(path, "this is not a database, and long enough to be looked at").unwrap());
+    assert!(matches!(text, Error::Foreign(_)), "{text}");
+    let newer = refused(&|path| {
+        drop(opened(path.parent().unwrap()));
+        Connection::open(path).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    });
+    assert!(matches!(newer, Error::Newer { found: 99, .. }), "{newer}");
+}
+
+#[test]
+fn a_row_that_makes_no_sense_is_named_and_not_guessed_at() {
+    let damage = |sql: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = opened(dir.path());
+        let batch = Batch {
+            rows: vec![(0, Arc::new(full_row("p")))],
+            entries: vec![entry(0, b"a"), entry(1, b"b")],
+            ..Batch::default()
+        };
+        store.commit(&batch).unwrap();
+        store.connection.execute_batch(sql).unwrap();
+        store.load().err()
+    };
+    for sql in [
+        "UPDATE rows SET state = 'unheard of'",
+        "UPDATE rows SET tags = '{'",
+        "UPDATE rows SET task_version = -1",
+        "DELETE FROM entries WHERE idx = 0",
+        "UPDATE entries SET leaf = x'00'",
+        "INSERT INTO outbox VALUES (1, 'unblock', 'missing', 'poll://any@g', NULL)",
+    ] {
+        let error = damage(sql);
+        assert!(matches!(error, Some(Error::Corrupt { .. })), "{sql}: {error:?}");
+    }
+    assert!(damage("SELECT 1").is_none());
+}
+
+#[test]
+fn a_directory_has_one_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let held = Directory::take(dir.path()).unwrap();
+    let refused = Directory::take(dir.path()).err().unwrap();
+    assert!(refused.to_string().ends_with(&format!("in use by process {}", std::process::id())), "{refused}");
+    drop(held);
+    assert_eq!(Directory::take(dir.path()).unwrap().path(), dir.path());
+}
