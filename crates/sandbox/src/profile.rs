@@ -30,6 +30,10 @@ pub struct Profile {
     pub coupled: &'static [&'static str],
     /// It is a store, a queue or a cache.
     pub store: bool,
+    /// Time from the start of a replica until it serves, in milliseconds.
+    pub warm_up_ms: u64,
+    /// Requests a second that one replica can serve, where that is declared.
+    pub capacity_rps: Option<u32>,
 }
 
 /// How a caller calls.
@@ -66,8 +70,8 @@ pub const PROFILES: [Profile; 10] = [
         coupled: &["catalog-cache"],
         ..of("catalog", (8, 14))
     },
-    Profile { path: "/cart", p99_ms: Some(500), ..twice("cart", (15, 25)) },
-    Profile { path: "/reserve", p99_ms: Some(500), ..twice("inventory", (15, 25)) },
+    Profile { path: "/cart", p99_ms: Some(500), capacity_rps: Some(1_500), ..twice("cart", (15, 25)) },
+    Profile { path: "/reserve", p99_ms: Some(500), capacity_rps: Some(1_500), ..twice("inventory", (15, 25)) },
     Profile {
         path: "/pay",
         replicas_max: 3,
@@ -75,7 +79,10 @@ pub const PROFILES: [Profile; 10] = [
         p99_ms: Some(300),
         calls: &[once("ledger", 300)],
         start_needs: &["ledger"],
-        ..twice("payments", (76, 106))
+        // Reads its keys before it serves.
+        warm_up_ms: 2_500,
+        capacity_rps: Some(75),
+        ..twice("payments", (82, 112))
     },
     Profile { path: "/enqueue", queue_max: 128, p99_ms: Some(500), store: true, ..of("orders", (4, 7)) },
     Profile {
@@ -90,6 +97,7 @@ pub const PROFILES: [Profile; 10] = [
             Call { callee: "payments", timeout_ms: 400, attempts: 3, base_ms: 50, cap_ms: 200 },
             once("orders", 500),
         ],
+        capacity_rps: Some(500),
         ..twice("checkout", (2, 5))
     },
     Profile { path: "/buy", workers: 512, queue_max: 512, calls: &[once("checkout", 3_000)], ..of("gateway", (1, 3)) },
@@ -133,6 +141,8 @@ const fn of(name: &'static str, work_ms: (u64, u64)) -> Profile {
         start_needs: &[],
         coupled: &[],
         store: false,
+        warm_up_ms: 0,
+        capacity_rps: None,
     }
 }
 

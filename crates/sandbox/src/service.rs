@@ -137,6 +137,7 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Running> {
         keep,
     });
     starts::record(&options.data, profile.name, options.replica, &address, &options.identity)?;
+    tokio::time::sleep(Duration::from_millis(profile.warm_up_ms)).await;
     let (stop, stopped) = oneshot::channel();
     let serving = axum::serve(listener, routes(shop.clone())).with_graceful_shutdown(async {
         let _ = stopped.await;

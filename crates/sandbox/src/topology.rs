@@ -62,6 +62,9 @@ fn service(out: &mut String, options: &TopologyOptions, profile: &Profile, index
     if let Some(p99_ms) = profile.p99_ms {
         line(format!("objective = {{ p99 = \"{p99_ms}ms\", errors = \"1%\" }}"));
     }
+    if let Some(capacity_rps) = profile.capacity_rps {
+        line(format!("capacity_rps = {capacity_rps}"));
+    }
     if *replicas > 1 {
         line("min_available = 1".into());
     }

@@ -63,6 +63,7 @@ impl Run {
         let window = effective.tier.windows.impaired_for;
         let patience = Millis(window.0.saturating_mul(6));
         let deadline = self.now().plus(patience);
+        let (mut scope_before, mut unchanged_since): (Vec<String>, Timestamp) = (Vec::new(), self.now());
         loop {
             let now = self.now();
             let reading = platform.read(now, now.minus(Millis(60_000))).await;
@@ -72,7 +73,12 @@ impl Run {
             let readings = self.ask_observers(&reading, &snapshot, &scope, window);
             let detected = tally(&readings, &scope, &snapshot, since);
             let enough = detected.votes_impaired >= effective.tier.observers.k;
-            if enough || now >= deadline {
+            // A fault scope that still grows is not yet one: it has to stand as long as an impairment must.
+            if detected.impaired != scope_before {
+                (scope_before, unchanged_since) = (detected.impaired.clone(), now);
+            }
+            let stands = now.since(unchanged_since) >= window;
+            if enough && stands || now >= deadline {
                 return self.record_detection(effective, &readings, detected, &snapshot, now, enough).await;
             }
             self.app.env.sleep_until(now.plus(Millis(100))).await;

@@ -368,3 +368,46 @@ fn a_journal_of_another_plan_is_refused() {
     let early = vec![Record::Finish(Outcome::Committed)];
     assert!(Kernel::replay(plan, armed(2), config(), &early, hand.now).is_err());
 }
+
+#[test]
+fn a_repeat_that_is_refused_still_returns_to_what_was_before_the_first_try() {
+    for drifts in [false, true] {
+        let mut step = limit(("a", "b"), 60_000, 120_000);
+        step.on_fail = OnFail::Retry;
+        let mut hand = Hand::new(vec![step]);
+        hand.work();
+        // It took effect and is never seen done.
+        hand.now = hand.kernel.poll_timeout().unwrap();
+        hand.kernel.handle_timeout(hand.now);
+        if drifts {
+            hand.until(|command| matches!(command, Command::Perform(_)));
+            let key = Key::of_step(&hand.kernel.plan().digest(), "s1").repeat(1);
+            hand.tell(Event::Rejected(key, Cause::Drift));
+            hand.until(|command| matches!(command, Command::Observe(..)));
+            let key = Key::of_step(&hand.kernel.plan().digest(), "s1").repeat(2);
+            hand.tell(Event::Rejected(key, Cause::Refused));
+        } else {
+            hand.work();
+            hand.tell(Event::UndoRequested);
+        }
+        hand.work();
+        let Some(Outcome::Undone(_)) = hand.outcome else { panic!("{:?}", hand.outcome) };
+        assert_eq!(hand.target.state["limit/a->b"], -1, "{:?}", hand.words());
+    }
+}
+
+#[test]
+fn a_question_nobody_answers_ends_as_unknown_and_is_undone() {
+    let mut hand = Hand::new(vec![limit(("a", "b"), 60_000, 120_000)]);
+    let Some(Command::Perform(call)) = hand.until(|command| matches!(command, Command::Perform(_))) else {
+        panic!("no call")
+    };
+    hand.target.perform(&call);
+    hand.tell(Event::Unknown(call.key));
+    assert!(hand.until(|command| matches!(command, Command::Reconcile(_))).is_some());
+    hand.now = hand.kernel.poll_timeout().unwrap();
+    hand.kernel.handle_timeout(hand.now);
+    hand.work();
+    assert_eq!(hand.outcome, Some(Outcome::Undone(Cause::Unknown)));
+    assert_eq!(hand.target.state["limit/a->b"], -1, "perhaps applied counts as applied");
+}
