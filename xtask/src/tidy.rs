@@ -38,7 +38,7 @@ const IMPURE_DEPENDENCIES: &[&str] = &["tokio", "axum", "hyper", "rusqlite", "ra
 const SHOP_CRATES: &[&str] = &["cli", "sandbox", "lab"];
 
 /// Runs every rule over the workspace at `root`; one line per finding.
-pub fn check(root: &Path) -> Result<Vec<String>> {
+pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let mut findings = arrows(root)?;
     for path in sources(root)? {
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;

@@ -24,11 +24,6 @@ impl Failure {
         Failure { exit: 2, message: message.into(), next: None }
     }
 
-    /// The same failure with another exit code.
-    pub(crate) fn exit(self, exit: u8) -> Failure {
-        Failure { exit, ..self }
-    }
-
     /// The same failure with a next command.
     pub(crate) fn next(self, next: impl Into<String>) -> Failure {
         Failure { next: Some(next.into()), ..self }

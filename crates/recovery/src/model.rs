@@ -25,7 +25,7 @@ use crate::isa::{Action, ActionKind};
 use base::Digest;
 
 /// Events that all runs of one preview together may spend.
-pub const MODEL_EVENTS_MAX: u64 = 20_000_000;
+pub const MODEL_EVENTS_MAX: u64 = 40_000_000;
 /// Values kept of one measured distribution.
 pub const SAMPLES_MAX: usize = 512;
 /// Runs of a finding that are kept for the search of a fix.
@@ -223,6 +223,8 @@ pub struct Input {
     pub steps: Vec<Step>,
     /// What is wrong now.
     pub impairments: Vec<Impairment>,
+    /// Services measured to be impaired now: growth counts others only.
+    pub impaired: Vec<String>,
     /// Traffic settings in force now (limits, weights, breakers).
     pub settings: State,
     /// Time since the onset.

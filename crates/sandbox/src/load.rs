@@ -26,6 +26,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// How long a client of the shop waits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
+/// How often it is asked whether the shop is open.
+const OPEN_EVERY: Duration = Duration::from_millis(50);
 /// LIMIT: requests begun and not ended; more are recorded as failed at once.
 const IN_FLIGHT_MAX: u64 = 4_096;
 
@@ -63,7 +65,7 @@ pub async fn run(options: LoadOptions) -> anyhow::Result<()> {
     let record = Arc::new(Record::open(&options.data.join("load.jsonl"))?);
     tokio::select! {
         served = serve(listener, routes(record.clone())) => served.context("the record's server ended"),
-        () = send(&options, record.clone()) => Ok(()),
+        () = open_and_send(&options, record.clone()) => Ok(()),
         written = keep(record.clone()) => written,
         _ = ending::requested(options.lifeline) => Ok(()),
     }
@@ -74,6 +76,23 @@ pub(crate) fn routes(record: Arc<Record>) -> Router {
         Json(record.rows(since.since_ms, clock::now_ms()))
     };
     Router::new().route("/record", get(rows)).with_state(record)
+}
+
+/// A shop that is not open yet has no customers.
+async fn open_and_send(options: &LoadOptions, record: Arc<Record>) {
+    let http = call::client();
+    loop {
+        let request = Request::get(format!("http://{}/ready", options.gateway)).body(Full::new(Bytes::new()));
+        let answer = match request {
+            Ok(request) => call::exchange(&http, request, PATIENCE).await,
+            Err(_) => None,
+        };
+        if answer.is_some_and(|(status, _, _)| status.is_success()) {
+            break;
+        }
+        tokio::time::sleep(OPEN_EVERY).await;
+    }
+    send(options, record).await;
 }
 
 /// An open loop: the next request is sent when its time has come, whatever became of those before.

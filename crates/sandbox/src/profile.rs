@@ -97,10 +97,11 @@ pub const PROFILES: [Profile; 10] = [
             Call { callee: "payments", timeout_ms: 400, attempts: 3, base_ms: 50, cap_ms: 200 },
             once("orders", 500),
         ],
+        start_needs: &["catalog", "cart", "inventory", "payments", "orders"],
         capacity_rps: Some(500),
         ..twice("checkout", (2, 5))
     },
-    Profile { path: "/buy", workers: 512, queue_max: 512, calls: &[once("checkout", 3_000)], ..of("gateway", (1, 3)) },
+    Profile { path: "/buy", workers: 512, queue_max: 512, calls: &[once("checkout", 3_000)], start_needs: &["checkout"], ..of("gateway", (1, 3)) },
     Profile { workers: 8, calls: &[once("orders", 1_000)], ..of("fulfillment", (10, 20)) },
 ];
 

@@ -103,13 +103,23 @@ const DEFAULTS: &[(&str, &str)] = &[
 /// # Errors
 /// A file that does not parse, an unknown key, or a value of the wrong type; the message names it.
 pub fn load(data: &Path, flags: &Flags) -> Result<(Settings, Vec<Shown>), config::ConfigError> {
+    load_from(data, flags, None)
+}
+
+/// As [`load`], with other variables in place of the environment's where some are given.
+fn load_from(
+    data: &Path,
+    flags: &Flags,
+    variables: Option<config::Map<String, String>>,
+) -> Result<(Settings, Vec<Shown>), config::ConfigError> {
     let mut builder = config::Config::builder();
     for (key, value) in DEFAULTS {
         builder = builder.set_default(*key, *value)?;
     }
     let file = data.join("config.toml");
     builder = builder.add_source(config::File::from(file).required(false).format(config::FileFormat::Toml));
-    builder = builder.add_source(config::Environment::with_prefix("STANCH").prefix_separator("__").separator("__"));
+    let environment = config::Environment::with_prefix("STANCH").prefix_separator("__").separator("__");
+    builder = builder.add_source(environment.source(variables));
     let flagged = flag_values(flags);
     for (key, value) in &flagged {
         builder = builder.set_override(*key, value.as_str())?;
@@ -133,7 +143,10 @@ fn flag_values(flags: &Flags) -> Vec<(&'static str, String)> {
 }
 
 fn shown(loaded: &config::Config, key: &str, flagged: &[(&str, String)]) -> Result<Shown, config::ConfigError> {
-    let value = loaded.get::<config::Value>(key)?;
+    // WHY: not `Config::get`, which reads the value into a new one that has forgotten its origin.
+    let missing = || config::ConfigError::NotFound(key.to_owned());
+    let below = |value: config::Value, part| value.into_table()?.remove(part).ok_or_else(missing);
+    let value = key.split('.').try_fold(loaded.cache.clone(), below)?;
     let origin = match value.origin() {
         _ if flagged.iter().any(|(flag, _)| *flag == key) => "flag".to_owned(),
         Some(origin) => origin.to_owned(),
@@ -143,27 +156,4 @@ fn shown(loaded: &config::Config, key: &str, flagged: &[(&str, String)]) -> Resu
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("config.toml"), "[server]\nport = 9000\nbind = \"127.0.0.2\"\n").unwrap();
-        let flags = Flags { port: Some(0), ..Flags::default() };
-        let (settings, shown) = load(dir.path(), &flags).unwrap();
-        assert_eq!((settings.server.port, settings.server.bind.as_str()), (0, "127.0.0.2"));
-        let origin = |key: &str| shown.iter().find(|value| value.key == key).unwrap().origin.clone();
-        assert_eq!(origin("server.port"), "flag");
-        assert!(origin("server.bind").ends_with("config.toml"));
-        assert_eq!(origin("executor.start"), "default");
-    }
-
-    #[test]
-    fn an_unknown_key_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("config.toml"), "[server]\nprot = 9000\n").unwrap();
-        let error = load(dir.path(), &Flags::default()).unwrap_err().to_string();
-        assert!(error.contains("prot"), "{error}");
-    }
-}
+mod tests;

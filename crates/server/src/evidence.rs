@@ -38,7 +38,7 @@ pub enum EvidenceError {
 ///
 /// # Errors
 /// As [`EvidenceError`] says.
-pub async fn checkpoint(app: &App) -> Result<(Checkpoint, String), EvidenceError> {
+pub(crate) async fn checkpoint(app: &App) -> Result<(Checkpoint, String), EvidenceError> {
     let tree = Tree::of_leaves(app.engine.leaf_hashes());
     let last = app.engine.get_meta(CHECKPOINT_KEY).await?;
     let last = last.and_then(|bytes| Checkpoint::peek(std::str::from_utf8(&bytes).ok()?));
@@ -57,7 +57,7 @@ pub async fn checkpoint(app: &App) -> Result<(Checkpoint, String), EvidenceError
 ///
 /// # Errors
 /// As [`EvidenceError`] says.
-pub async fn bundle(app: &App, incident: &str) -> Result<Vec<u8>, EvidenceError> {
+pub(crate) async fn bundle(app: &App, incident: &str) -> Result<Vec<u8>, EvidenceError> {
     let (_, note) = checkpoint(app).await?;
     let mut entries = app.engine.incident_entries(incident)?;
     if entries.is_empty() {
@@ -92,7 +92,7 @@ pub async fn bundle(app: &App, incident: &str) -> Result<Vec<u8>, EvidenceError>
 ///
 /// # Errors
 /// The store does not take writes.
-pub async fn record_policy(app: &App) -> Result<(), EvidenceError> {
+pub(crate) async fn record_policy(app: &App) -> Result<(), EvidenceError> {
     let digest = app.policy.digest();
     let last = app.engine.get_meta(POLICY_KEY).await?;
     if last.as_deref() == Some(digest.0.as_slice()) {

@@ -9,7 +9,7 @@ use axum::{Json, Router};
 use recovery::groups::{Explanation, GroupPolicy, group};
 
 /// `/groups/{service}`
-pub fn routes(app: App) -> Router {
+pub(crate) fn routes(app: App) -> Router {
     Router::new().route("/groups/{service}", get(show)).with_state(app)
 }
 

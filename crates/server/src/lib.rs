@@ -9,6 +9,8 @@ mod app;
 pub mod config;
 pub mod engine;
 mod evidence;
+#[cfg(test)]
+mod fixture;
 mod groups;
 pub mod incidents;
 pub mod keys;

@@ -11,7 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 static SEEN: OnceLock<Mutex<BTreeMap<PathBuf, Digest>>> = OnceLock::new();
 
 /// The program of each of these services that a topology file declares.
-pub async fn of(topology: &Topology, services: &[String]) -> Vec<TargetDigest> {
+pub(crate) async fn of(topology: &Topology, services: &[String]) -> Vec<TargetDigest> {
     let declared = services.iter().filter_map(|name| Some((name.clone(), topology.service.get(name)?)));
     let programs: Vec<(String, PathBuf)> = declared
         .filter_map(|(name, service)| {

@@ -9,7 +9,6 @@ use crate::platform::Platform;
 use crate::telemetry::Telemetry;
 use crate::{agents, evidence, groups, promises, remediation, telemetry};
 use axum::Router;
-use base::Millis;
 use governance::policy::{Policy, Windows};
 use recovery::topology::Topology;
 use serde::{Deserialize, Serialize};
@@ -90,7 +89,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     keys::init(data)?;
     let (settings, _) = config::load(data, flags)?;
-    let app = open(data, settings)?;
+    let app = open(data, settings, Env::real())?;
     let address = format!("{}:{}", app.settings.server.bind, app.settings.server.port);
     let listen = |source| ServeError::Listen { address: address.clone(), source };
     let listener = TcpListener::bind(&address).await.map_err(listen)?;
@@ -113,8 +112,8 @@ pub async fn serve(
     outcome
 }
 
-fn open(data: &Path, settings: Settings) -> Result<App, ServeError> {
-    let env = Env::real();
+/// Everything one server is made of, over an initialized data directory.
+pub(crate) fn open(data: &Path, settings: Settings, env: Env) -> Result<App, ServeError> {
     let keys = Arc::new(keys::load(data)?);
     let (policy, policy_text) = keys::load_policy(&policy_path(data, &settings))?;
     let topology = match settings.platform.topology.as_str() {
@@ -269,6 +268,3 @@ async fn after(stop: CancellationToken, time: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(time).await;
 }
-
-/// The lease that executors take by default, where no policy says more.
-pub const LEASE_DEFAULT: Millis = Millis(10_000);

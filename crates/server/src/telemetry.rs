@@ -116,7 +116,7 @@ impl Inner {
 }
 
 /// `POST /v1/traces`: OTLP/HTTP, protobuf or JSON, gzip or not.
-pub fn routes(telemetry: Telemetry) -> Router {
+pub(crate) fn routes(telemetry: Telemetry) -> Router {
     Router::new()
         .route("/v1/traces", post(export))
         .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))

@@ -1,6 +1,7 @@
 //! The input with every name resolved to an index, once for all runs.
 
 use super::draw::Exponential;
+use super::engine::{Mode, Run};
 use super::{EdgeFit, Health, Input, ServiceFit, Step};
 use crate::isa::{Action, ActionKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,7 +240,15 @@ impl<'a> Compiled<'a> {
         let per_second = lively.map(|(_, rate)| rate * EVENTS_PER_EXECUTION * 3 / 2).sum::<u64>() / 1_000;
         let events = per_second * self.expected_ms() / 1_000;
         let allowed = (config.events_max / u64::from(config.runs.max(1))).max(1);
-        self.thinning = events.div_ceil(allowed).max(1);
+        self.thinning = match events.div_ceil(allowed) {
+            0 | 1 => 1,
+            // WHY: thinning makes pools coarse and storms likelier, so a guess is not enough: one whole run is
+            // counted first. A run that hits its own cap leaves the guess.
+            guess => {
+                let counted = Run::new(self, 0, Mode::Plan).finish().events;
+                if counted > 4 * allowed { guess } else { counted.div_ceil(allowed).max(1) }
+            }
+        };
         for service in &mut self.services {
             service.thin(self.thinning);
         }

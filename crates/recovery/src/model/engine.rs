@@ -181,6 +181,10 @@ pub(super) struct Run<'a> {
     healthy_backlog: u64,
     normal_ticks: u32,
     impaired_before: Vec<bool>,
+    /// Services that miss their objective before the onset.
+    chronic: Vec<bool>,
+    /// Root requests answered before the onset, and of these answered well.
+    healthy_good: (u64, u64),
     recent: VecDeque<Roots>,
     pub(super) outcome: Outcome,
     over: bool,
@@ -209,7 +213,9 @@ impl<'a> Run<'a> {
             let delayed = usize::try_from(plan_draw.below(services.len() as u64)).unwrap_or(0);
             let times = &compiled.services[delayed].fit.times_us;
             let rank = (times.len() * 999 / 1_000).min(times.len().saturating_sub(1));
-            services[delayed].answer_delay = times.get(rank).map_or(0, |time| u64::from(*time));
+            // Every answer as late as the slowest in a thousand, not later than that by a whole usual time.
+            let usual = times.get(times.len() / 2).copied().unwrap_or(0);
+            services[delayed].answer_delay = times.get(rank).map_or(0, |time| u64::from(time.saturating_sub(usual)));
         }
         let mut run = Run {
             compiled,
@@ -230,6 +236,8 @@ impl<'a> Run<'a> {
             healthy_backlog: 0,
             normal_ticks: 0,
             impaired_before: Vec::new(),
+            chronic: Vec::new(),
+            healthy_good: (1, 1),
             recent: VecDeque::new(),
             outcome: Outcome { roots: vec![Roots::default(); windows], ..Outcome::default() },
             over: false,

@@ -457,6 +457,7 @@ fn replay(fit: &Fit, length_us: u64) -> Vec<u64> {
         plan: Digest::default(),
         steps: Vec::new(),
         impairments: Vec::new(),
+        impaired: Vec::new(),
         settings: BTreeMap::new(),
         since_onset_ms: 0,
         config: Config { runs: REPLAYS, ..Config::default() },

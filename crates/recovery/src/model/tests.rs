@@ -137,6 +137,7 @@ fn story(percent: u32, health: Health, runs: u32) -> Input {
         plan: Digest::of(b"plan"),
         steps: vec![limit(percent), restart("s2", &[0]), restore()],
         impairments: vec![Impairment { service: "payments".into(), replica: 0, health }],
+        impaired: Vec::new(),
         settings: State::new(),
         since_onset_ms: 9_000,
         config: Config { runs, impaired_for_ms: 2_000, ..Config::default() },

@@ -89,7 +89,7 @@ impl Run {
             outcome: ending.outcome.clone(),
         };
         let settled = self.offer("seal", &TaskParam::Seal(param), SEAL_MAX.0).await?;
-        if !settled.is_some_and(|promise| promise.state == PromiseState::Resolved) {
+        if settled.is_none_or(|promise| promise.state != PromiseState::Resolved) {
             return Err(Stop::escalate("no executor signed the seal; the evidence stays open"));
         }
         let bundle = crate::evidence::bundle(&self.app, &self.id).await;

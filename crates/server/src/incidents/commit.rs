@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 /// How a commit ended, as its executor settled it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Committed {
+pub(crate) struct Committed {
     /// committed, undone, stuck or stopped.
     pub outcome: String,
     /// When the first step began.

@@ -328,8 +328,7 @@ fn report_facts(intended: &Intended, revision: &Revision, preview: &Preview) -> 
         fidelity: report.map(|_| Fidelity::F0),
         runs: report.map_or(0, |report| u64::from(report.runs)),
         escapes: Some(0),
-        // Attempts over their bound are economics, judged below; what a model cannot show is no divergence.
-        divergences: Vec::new(),
+        divergences: super::preview::divergences(report),
         is_pilot_shy: false,
         invariants: preview.invariants.clone(),
         contention_ppm: contended.map(|share| u64::from(share.ppm())),
@@ -369,7 +368,10 @@ fn members(closure: &recovery::graph::Closure) -> Vec<String> {
 }
 
 fn mutation(decision: &Decision, revision: &Revision) -> Result<Change, Stop> {
-    let change = decision.mutation.first().ok_or_else(|| Stop::escalate("a mutation without a parameter"))?;
+    let first = decision.mutation.first().ok_or_else(|| Stop::escalate("a mutation without a parameter"))?;
+    // Several bounds may ask for the same parameter: the value farthest toward the safe end keeps them all.
+    let same = decision.mutation.iter().filter(|change| (&change.step, &change.parameter) == (&first.step, &first.parameter));
+    let change = same.max_by_key(|change| change.to.abs_diff(change.from)).unwrap_or(first);
     let parameter = change.parameter.split('.').nth(1).unwrap_or(&change.parameter);
     let step = revision.plan.step(&change.step).ok_or_else(|| Stop::escalate("a mutation of no step"))?;
     let from = recovery::plan::lineage::parameter_text(&step.action, parameter);

@@ -16,7 +16,7 @@ pub const CLASS: &str = "restart-orchestration";
 
 /// What stage 1 settles with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Detected {
+pub(crate) struct Detected {
     /// When it began.
     pub onset_ms: i64,
     /// Impaired services.
@@ -37,7 +37,7 @@ pub struct Detected {
 
 /// What stage 2 settles with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Intended {
+pub(crate) struct Intended {
     /// The intent's statement.
     pub statement: String,
     /// Its tier.
@@ -53,7 +53,7 @@ impl Run {
     ///
     /// # Errors
     /// Too few observers say impaired (escalated), nothing is supervised, or the store refuses.
-    pub async fn detect(&mut self, effective: &Effective) -> Result<Detected, Stop> {
+    pub(crate) async fn detect(&mut self, effective: &Effective) -> Result<Detected, Stop> {
         if let Some(done) = self.recorded("detect") {
             return Ok(done);
         }
@@ -63,6 +63,7 @@ impl Run {
         let window = effective.tier.windows.impaired_for;
         let patience = Millis(window.0.saturating_mul(6));
         let deadline = self.now().plus(patience);
+        let began = self.now();
         let (mut scope_before, mut unchanged_since): (Vec<String>, Timestamp) = (Vec::new(), self.now());
         loop {
             let now = self.now();
@@ -77,7 +78,8 @@ impl Run {
             if detected.impaired != scope_before {
                 (scope_before, unchanged_since) = (detected.impaired.clone(), now);
             }
-            let stands = now.since(unchanged_since) >= window;
+            let asked_is_in = detected.impaired.contains(&self.brief.target);
+            let stands = now.since(unchanged_since) >= window && (asked_is_in || now.since(began) >= Millis(window.0 * 3));
             if enough && stands || now >= deadline {
                 return self.record_detection(effective, &readings, detected, &snapshot, now, enough).await;
             }
@@ -175,7 +177,7 @@ impl Run {
     ///
     /// # Errors
     /// The store refuses.
-    pub async fn intend(&mut self, effective: &Effective, detected: &Detected) -> Result<Intended, Stop> {
+    pub(crate) async fn intend(&mut self, effective: &Effective, detected: &Detected) -> Result<Intended, Stop> {
         if let Some(done) = self.recorded("intent.1") {
             return Ok(done);
         }
@@ -238,7 +240,7 @@ impl Run {
 
 /// The service and everything it calls, directly or not.
 #[must_use]
-pub fn with_callees(snapshot: &Snapshot, target: &str) -> BTreeSet<String> {
+pub(crate) fn with_callees(snapshot: &Snapshot, target: &str) -> BTreeSet<String> {
     let mut reached = BTreeSet::from([target.to_owned()]);
     let mut open = vec![target.to_owned()];
     while let Some(name) = open.pop() {
@@ -250,19 +252,19 @@ pub fn with_callees(snapshot: &Snapshot, target: &str) -> BTreeSet<String> {
 
 /// Names joined, or a word for none.
 #[must_use]
-pub fn list_or(names: &[String], none: &str) -> String {
+pub(crate) fn list_or(names: &[String], none: &str) -> String {
     if names.is_empty() { none.to_owned() } else { names.join(", ") }
 }
 
 /// A share in whole percent, rounded up.
 #[must_use]
-pub fn whole_percent(share: Ratio) -> String {
+pub(crate) fn whole_percent(share: Ratio) -> String {
     format!("{}%", share.ppm().div_ceil(10_000))
 }
 
 /// What makes two detections the same incident.
 #[must_use]
-pub fn fingerprint(target: &str) -> Digest {
+pub(crate) fn fingerprint(target: &str) -> Digest {
     Digest::of_parts(&[b"fingerprint\0", target.as_bytes()])
 }
 
@@ -322,7 +324,7 @@ fn mutable(effective: &Effective) -> Vec<Mutable> {
 
 /// How many a closure names, in words.
 #[must_use]
-pub fn closure_words(closure: &Closure) -> String {
+pub(crate) fn closure_words(closure: &Closure) -> String {
     match closure {
         Closure::Members(names) => names.len().to_string(),
         Closure::MoreThan(count) => format!("more than {count}"),

@@ -230,6 +230,10 @@ fn base32(bytes: &[u8]) -> String {
             out.extend(ALPHABET.get(at).map(|letter| char::from(*letter)));
         }
     }
+    if bits > 0 {
+        let at = ((buffer << (5 - bits)) & 31) as usize;
+        out.extend(ALPHABET.get(at).map(|letter| char::from(*letter)));
+    }
     out
 }
 
@@ -283,6 +287,6 @@ mod tests {
     #[test]
     fn ids_are_base32() {
         assert_eq!(base32(b"foobar"), "mzxw6ytboi");
-        assert_eq!(base32(&[0xff; 32]).len(), 51);
+        assert_eq!(base32(&[0xff; 32]).len(), 52);
     }
 }

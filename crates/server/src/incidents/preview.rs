@@ -31,6 +31,13 @@ pub(super) struct Preview {
     pub(super) invariants: Vec<Evaluation>,
 }
 
+/// What the model's thread gives back.
+struct Modeled {
+    report: Report,
+    fixes: BTreeMap<FindingKind, Fix>,
+    fit: Fit,
+}
+
 /// What stage 6 settles with.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct PreviewValue {
@@ -63,20 +70,22 @@ impl Run {
         let spans = self.app.telemetry.spans(onset.minus(effective.tier.windows.baseline), started);
         let work = self.model_work(effective, detected, revision, spans);
         let ran = tokio::task::spawn_blocking(work).await;
-        let (report, fixes, causes) = match ran {
-            Ok(Ok((report, fixes))) => (Some(report), fixes, Vec::new()),
-            Ok(Err(cause)) => (None, BTreeMap::new(), vec![cause]),
-            Err(_) => (None, BTreeMap::new(), vec!["the model stopped".to_owned()]),
+        let (report, fixes, fit_blob, causes) = match ran {
+            Ok(Ok(Modeled { report, fixes, fit })) => (Some(report), fixes, Some(blob_of("model", &fit).1), Vec::new()),
+            Ok(Err(cause)) => (None, BTreeMap::new(), None, vec![cause]),
+            Err(_) => (None, BTreeMap::new(), None, vec!["the model stopped".to_owned()]),
         };
         let taken_at = self.now();
         let took = taken_at.since(started);
         let bound = self.bound(revision).await;
         let bound_digest = Digest::of_object("bound", &bound);
-        let invariants = report.as_ref().map(|report| capacity_floor(report, effective)).into_iter().collect();
+        let invariants: Vec<Evaluation> =
+            report.as_ref().map(|report| capacity_floor(report, effective)).into_iter().collect();
         let bound_blob = blob_of("bound", &bound).1;
         let (record, blob) = self.pilot_record(revision, intended, &report, causes.clone(), &invariants, bound, taken_at, took);
         let mut batch = self.batch();
         batch.blob(bound_blob);
+        fit_blob.map(|blob| batch.blob(blob));
         let report_digest = blob.map(|blob| batch.blob(blob));
         let result = record.result;
         let statement = batch.record(&self.app.keys.runner, record)?;
@@ -117,7 +126,7 @@ impl Run {
         detected: &Detected,
         revision: &Revision,
         spans: Vec<Span>,
-    ) -> impl FnOnce() -> Result<(Report, BTreeMap<FindingKind, Fix>), String> + use<> {
+    ) -> impl FnOnce() -> Result<Modeled, String> + use<> {
         let onset = Timestamp(detected.onset_ms);
         let topology = self.app.topology.clone();
         let window = Window {
@@ -132,10 +141,11 @@ impl Run {
         let settings = revision.world.settings.state.clone();
         let reading = revision.reading.clone();
         let mutables = mutables(effective);
+        let impaired = detected.impaired.clone();
         move || {
             let (fit, _) = fit(&spans, &topology, &window).map_err(|error| error.to_string())?;
             let impairments = impairments(&reading, &fit, &spans, onset);
-            let input = Input { fit, plan, steps, impairments, settings, since_onset_ms, config, bounds };
+            let input = Input { fit, plan, steps, impairments, impaired, settings, since_onset_ms, config, bounds };
             let report = preview(&input);
             let breaches: Vec<_> = report.breaches().cloned().collect();
             let fixes = breaches.iter().filter_map(|breach| {
@@ -150,7 +160,7 @@ impl Run {
                 Some((breach.kind, fix))
             });
             let fixes = fixes.collect();
-            Ok((report, fixes))
+            Ok(Modeled { report, fixes, fit: input.fit })
         }
     }
 
@@ -161,7 +171,7 @@ impl Run {
         intended: &Intended,
         report: &Option<Report>,
         causes: Vec<String>,
-        invariants: &Vec<Evaluation>,
+        invariants: &[Evaluation],
         bound: Bound,
         taken_at: Timestamp,
         took: Millis,
@@ -186,8 +196,8 @@ impl Run {
             suppressed,
             refusals: Vec::new(),
             escapes: Vec::new(),
-            divergences: divergences(report),
-            invariants: invariants.clone(),
+            divergences: divergences(report.as_ref()),
+            invariants: invariants.to_vec(),
             signals_seen: vec!["spans".into(), "proxy".into(), "supervisor".into()],
             signals_lacking: Vec::new(),
             quiet: true,
@@ -337,16 +347,17 @@ fn finding_text(finding: &recovery::model::Finding, fixes: &BTreeMap<FindingKind
         FindingKind::Convergence => "recovery would take",
         FindingKind::Growth => "services impaired anew:",
     };
+    let whom = if finding.kind == FindingKind::Growth { format!(", first {}", finding.subject) } else { String::new() };
     let at = finding.step.as_ref().map(|step| format!(" at {step}")).unwrap_or_default();
     let fix = fixes.get(&finding.kind).map_or_else(
         || " → no fix within the policy's bounds".to_owned(),
         |fix| format!(" → {} {} to {}", fix.parameter, fix.from, fix.to),
     );
-    format!("{what} {} (limit {}){at}{fix}", value(finding.value), value(Some(finding.bound)))
+    format!("{what} {} (limit {}){whom}{at}{fix}", value(finding.value), value(Some(finding.bound)))
 }
 
-fn divergences(report: &Option<Report>) -> Vec<Divergence> {
-    let storm = report.as_ref().is_some_and(|report| report.breaches().any(|f| f.kind == FindingKind::Amplification));
+pub(super) fn divergences(report: Option<&Report>) -> Vec<Divergence> {
+    let storm = report.is_some_and(|report| report.breaches().any(|f| f.kind == FindingKind::Amplification));
     if storm { vec![Divergence::ReplayStorm] } else { Vec::new() }
 }
 

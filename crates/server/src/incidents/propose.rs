@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 /// What the loop over revisions ends with: a plan that was decided to be committed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Decided {
+pub(crate) struct Decided {
     /// The revision.
     pub revision: u32,
     /// The plan.
@@ -85,7 +85,7 @@ impl Run {
     ///
     /// # Errors
     /// How it ended without a plan to commit.
-    pub async fn plan_until_decided(
+    pub(crate) async fn plan_until_decided(
         &mut self,
         effective: &Effective,
         detected: &Detected,

@@ -40,7 +40,7 @@ pub struct Ending {
 
 /// Why a run cannot go on by itself.
 #[derive(Debug, thiserror::Error)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// It is over, and how.
     #[error("{}", .0.why)]
     Ended(Ending),
@@ -53,7 +53,7 @@ pub enum Stop {
 }
 
 /// One run.
-pub struct Run {
+pub(crate) struct Run {
     /// The server.
     pub app: App,
     /// The incident's id.
@@ -71,12 +71,12 @@ pub struct Run {
 
 impl Stop {
     /// An ending that a person has to look at.
-    pub fn escalate(why: impl Into<String>) -> Stop {
+    pub(crate) fn escalate(why: impl Into<String>) -> Stop {
         Stop::Ended(Ending { outcome: "escalated".into(), exit: 20, why: why.into() })
     }
 
     /// An ending of another kind.
-    pub fn end(outcome: &str, exit: u8, why: impl Into<String>) -> Stop {
+    pub(crate) fn end(outcome: &str, exit: u8, why: impl Into<String>) -> Stop {
         Stop::Ended(Ending { outcome: outcome.into(), exit, why: why.into() })
     }
 }
@@ -99,7 +99,7 @@ impl From<base::KeyringError> for Stop {
 impl Run {
     /// A run over an incident's task that this process holds.
     #[must_use]
-    pub fn new(app: App, id: String, brief: Brief, task: TaskRef, view: Arc<Mutex<View>>) -> Run {
+    pub(crate) fn new(app: App, id: String, brief: Brief, task: TaskRef, view: Arc<Mutex<View>>) -> Run {
         let chain = Chain::load(&app.engine, &id);
         let mark = app.env.now();
         Run { app, id, brief, task, forecast_ms: 0, chain, view, mark }
@@ -107,30 +107,30 @@ impl Run {
 
     /// Now.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.app.env.now()
     }
 
     /// The promise id of a stage.
     #[must_use]
-    pub fn promise(&self, name: &str) -> String {
+    pub(crate) fn promise(&self, name: &str) -> String {
         stage_id(&self.id, name)
     }
 
     /// Reads the chain again, after others have written to it.
-    pub fn reload_chain(&mut self) {
+    pub(crate) fn reload_chain(&mut self) {
         self.chain = Chain::load(&self.app.engine, &self.id);
     }
 
     /// An empty batch of records.
     #[must_use]
-    pub fn batch(&self) -> Batch {
+    pub(crate) fn batch(&self) -> Batch {
         self.chain.batch(self.now())
     }
 
     /// The stored value of a stage that settled before, if it did.
     #[must_use]
-    pub fn recorded<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+    pub(crate) fn recorded<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
         let promise = self.app.engine.promise(&self.promise(name))?;
         let data = promise.value.data.as_deref().filter(|_| promise.is_settled())?;
         serde_json::from_str(data).ok()
@@ -140,7 +140,7 @@ impl Run {
     ///
     /// # Errors
     /// [`Stop::Lost`] when another process owns the incident, [`Stop::Store`] when nothing was stored.
-    pub async fn settle<T: Serialize>(&mut self, name: &str, value: &T, batch: Batch) -> Result<(), Stop> {
+    pub(crate) async fn settle<T: Serialize>(&mut self, name: &str, value: &T, batch: Batch) -> Result<(), Stop> {
         let id = self.promise(name);
         let data = serde_json::to_string(value).map_err(|error| Stop::Store(error.to_string()))?;
         let settle = Settle { id: id.clone(), state: Resolution::Resolved, value: Value::text(data) };
@@ -152,7 +152,7 @@ impl Run {
     ///
     /// # Errors
     /// As [`Run::settle`].
-    pub async fn submit(&mut self, requests: Vec<Request>, batch: Batch, guards: Vec<Guard>) -> Result<(), Stop> {
+    pub(crate) async fn submit(&mut self, requests: Vec<Request>, batch: Batch, guards: Vec<Guard>) -> Result<(), Stop> {
         let mut all = vec![
             Guard::Task { id: self.task.id.clone(), version: self.task.version },
             Guard::Chain { incident: self.id.clone(), seq: batch.first_seq() },
@@ -166,18 +166,18 @@ impl Run {
 
     /// The creation of a promise of this incident.
     #[must_use]
-    pub fn create(&self, id: &str, param: Value, tags: BTreeMap<String, String>, timeout_at: Timestamp) -> Request {
+    pub(crate) fn create(&self, id: &str, param: Value, tags: BTreeMap<String, String>, timeout_at: Timestamp) -> Request {
         Request::PromiseCreate(Create { id: id.to_owned(), timeout_at, param, tags })
     }
 
     /// A deadline no stage reaches: the incident's own budget ends it before.
     #[must_use]
-    pub fn far(&self) -> Timestamp {
+    pub(crate) fn far(&self) -> Timestamp {
         self.now().plus(Millis(86_400_000))
     }
 
     /// Adds the time since the last call to a stage.
-    pub fn spent(&mut self, stage: usize) {
+    pub(crate) fn spent(&mut self, stage: usize) {
         let now = self.now();
         let ms = now.since(self.mark).0;
         self.mark = now;
@@ -189,13 +189,13 @@ impl Run {
     }
 
     /// Adds a line for people.
-    pub fn say(&self, line: impl Into<String>) {
+    pub(crate) fn say(&self, line: impl Into<String>) {
         let line = line.into();
         self.show(|view| view.lines.push(line));
     }
 
     /// Changes what is seen of the incident.
-    pub fn show(&self, change: impl FnOnce(&mut View)) {
+    pub(crate) fn show(&self, change: impl FnOnce(&mut View)) {
         change(&mut self.view.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
@@ -208,13 +208,13 @@ pub fn stage_id(incident: &str, name: &str) -> String {
 
 /// The thirteen stages, nothing spent yet.
 #[must_use]
-pub fn empty_stages() -> Vec<StageView> {
+pub(crate) fn empty_stages() -> Vec<StageView> {
     (1_u8..).zip(STAGES).map(|(n, name)| StageView { n, name: name.to_owned(), ms: 0 }).collect()
 }
 
 /// The digest of a value's canonical bytes, and the bytes, for a blob.
 #[must_use]
-pub fn blob_of(kind: &str, value: &impl Canon) -> (Digest, Vec<u8>) {
+pub(crate) fn blob_of(kind: &str, value: &impl Canon) -> (Digest, Vec<u8>) {
     let bytes = base::canon::object(kind, &value.to_value());
     (Digest::of(&bytes), bytes)
 }

@@ -7,7 +7,7 @@ use recovery::kernel::Severity;
 
 /// The facts asked for, as far as the reading has them; what is missing is unknown.
 #[must_use]
-pub fn facts(names: &[String], reading: &Reading) -> State {
+pub(crate) fn facts(names: &[String], reading: &Reading) -> State {
     names.iter().filter_map(|name| Some((name.clone(), fact(name, reading)?))).collect()
 }
 
@@ -43,7 +43,7 @@ fn passed(subject: &str, reading: &Reading) -> Option<i64> {
 /// How bad things are: services with an instance that is not ready, whether the client's objective is missed, and the
 /// share of its requests that went wrong. `None` without supervisor or record: nobody can say.
 #[must_use]
-pub fn severity(reading: &Reading, window: Millis, onset: Timestamp) -> Option<Severity> {
+pub(crate) fn severity(reading: &Reading, window: Millis, onset: Timestamp) -> Option<Severity> {
     reading.status.as_ref()?;
     let record = reading.record.as_deref()?;
     let to = Timestamp(record.last()?.second_ms);

@@ -75,7 +75,7 @@ async fn take(app: &App, posted: &Posted) -> Result<Standing, NotTaken> {
     let param = param.ok_or_else(|| refuse(Refusal::Refused, "not an executor's task"))?;
     let signed = verified(app, posted)?;
     let mut requests = Vec::new();
-    let mut guards = guards(app, posted, &param)?;
+    let mut guards = guards(posted, &param)?;
     for record in &signed {
         settle(app, posted, &param, record, &mut requests, &mut guards)?;
     }
@@ -127,7 +127,7 @@ fn verified(app: &App, posted: &Posted) -> Result<Vec<Signed<Record>>, NotTaken>
     Ok(signed)
 }
 
-fn guards(app: &App, posted: &Posted, param: &TaskParam) -> Result<Vec<Guard>, NotTaken> {
+fn guards(posted: &Posted, param: &TaskParam) -> Result<Vec<Guard>, NotTaken> {
     let belongs = posted.task.strip_prefix("inc/").and_then(|rest| rest.split(':').next()) == Some(&posted.incident);
     if !belongs {
         return Err(refuse(Refusal::Refused, "the task is not of this incident"));
@@ -139,7 +139,6 @@ fn guards(app: &App, posted: &Posted, param: &TaskParam) -> Result<Vec<Guard>, N
         }
         guards.push(Guard::Lease { incident: posted.incident.clone(), epoch: commit.epoch });
     }
-    let _ = app;
     Ok(guards)
 }
 

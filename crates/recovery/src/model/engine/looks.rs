@@ -83,7 +83,8 @@ impl Run<'_> {
             }
         }
         if self.window == IMPAIRED && self.now >= begin {
-            self.impaired_before = (0..self.services.len()).map(|s| self.services[s].bad_for > 0).collect();
+            let known = |s: usize| self.compiled.input.impaired.contains(&self.compiled.services[s].fit.name);
+            self.impaired_before = (0..self.services.len()).map(|s| self.services[s].bad_for > 0 || known(s)).collect();
             self.window = FIRST_STEP;
             self.progress.begin(self.now);
         }
@@ -103,6 +104,9 @@ impl Run<'_> {
 
     fn onset(&mut self) {
         self.window = IMPAIRED;
+        // A hostile run may delay a peer for good: what misses its objective without any fault is no sign of one.
+        self.chronic = self.services.iter().map(|service| service.bad_for > 0).collect();
+        self.healthy_good = self.answered_well();
         let compiled = self.compiled;
         for op in &compiled.settings {
             self.set(*op, None);
@@ -110,6 +114,11 @@ impl Run<'_> {
         for (s, replica, health) in &compiled.impairments {
             self.impair(*s, *replica, *health);
         }
+    }
+
+    /// Root requests answered lately, and of these answered well.
+    fn answered_well(&self) -> (u64, u64) {
+        self.recent.iter().fold((0, 0), |sum, roots| (sum.0 + roots.answered, sum.1 + roots.good))
     }
 
     fn normal_backlog(&self) -> u64 {
@@ -127,9 +136,12 @@ impl Run<'_> {
     fn look_for_the_end(&mut self, backlog: u64) {
         let config = &self.compiled.input.config;
         let Some(ended) = self.progress.ended else { return };
-        let (answered, good) = self.recent.iter().fold((0, 0), |sum, r| (sum.0 + r.answered, sum.1 + r.good));
-        let healthy = (0..self.services.len()).all(|s| !self.is_impaired(s));
-        let normal = healthy && good * 100 >= answered * 95 && backlog <= self.normal_backlog();
+        let (answered, good) = self.answered_well();
+        let (usual_answered, usual_good) = self.healthy_good;
+        let healthy = (0..self.services.len()).all(|s| !self.is_impaired(s) || self.chronic[s]);
+        // Well again means as well as without the fault: 95% of the share that was answered well then.
+        let well = good * usual_answered * 100 >= answered * usual_good * 95;
+        let normal = healthy && well && backlog <= self.normal_backlog();
         self.normal_ticks = if normal { self.normal_ticks + 1 } else { 0 };
         let waited = self.now - ended;
         if self.normal_ticks == 0 {

@@ -17,6 +17,7 @@ fn input(fit: Fit, impairments: Vec<Impairment>) -> Input {
         plan: Digest::default(),
         steps: Vec::new(),
         impairments,
+        impaired: Vec::new(),
         settings: State::new(),
         since_onset_ms: 5_000,
         config: Config { runs: 10, impaired_for_ms: 2_000, ..Config::default() },

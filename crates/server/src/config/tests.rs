@@ -1,0 +1,78 @@
+use super::*;
+
+fn written(text: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.toml"), text).unwrap();
+    dir
+}
+
+fn variables(pairs: &[(&str, &str)]) -> Option<config::Map<String, String>> {
+    Some(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+}
+
+fn origin(shown: &[Shown], key: &str) -> String {
+    shown.iter().find(|value| value.key == key).unwrap().origin.clone()
+}
+
+#[test]
+fn each_layer_wins_over_the_one_below_and_says_so() {
+    let dir = written("[server]\nport = 9000\nbind = \"127.0.0.2\"\n[platform]\npolicy = \"p.toml\"\n");
+    let flags = Flags { port: Some(0), ..Flags::default() };
+    let environment = [("STANCH__SERVER__PORT", "9001"), ("STANCH__SERVER__BIND", "127.0.0.3"), ("STANCH_SERVER", "x")];
+    let (settings, shown) = load_from(dir.path(), &flags, variables(&environment)).unwrap();
+    assert_eq!((settings.server.port, settings.server.bind.as_str()), (0, "127.0.0.3"));
+    assert_eq!((settings.platform.policy.as_str(), settings.executor.start), ("p.toml", true));
+    assert_eq!(origin(&shown, "server.port"), "flag");
+    assert_eq!(origin(&shown, "server.bind"), "the environment");
+    assert!(origin(&shown, "platform.policy").ends_with("config.toml"), "{shown:?}");
+    assert_eq!(origin(&shown, "executor.start"), "default");
+}
+
+#[test]
+fn every_flag_reaches_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = Flags {
+        bind: Some("::1".into()),
+        port: Some(7),
+        topology: Some("t.toml".into()),
+        platform: Some("run".into()),
+        policy: Some("p.toml".into()),
+        no_executor: true,
+    };
+    let (settings, shown) = load_from(dir.path(), &flags, variables(&[])).unwrap();
+    let expected = Settings {
+        server: ServerSettings { bind: "::1".into(), port: 7 },
+        platform: PlatformSettings { topology: "t.toml".into(), directory: "run".into(), policy: "p.toml".into() },
+        executor: ExecutorSettings { start: false },
+        agent: Vec::new(),
+    };
+    assert_eq!(settings, expected);
+    assert!(shown.iter().all(|value| value.origin == "flag"), "{shown:?}");
+}
+
+#[test]
+fn agents_are_read_in_the_order_of_the_file() {
+    let text = "[[agent]]\nname = \"agent/b\"\nrole = \"planning\"\nurl = \"http://127.0.0.1:1\"\n\
+                [[agent]]\nname = \"agent/a\"\nrole = \"planning\"\nurl = \"http://127.0.0.1:2\"\n";
+    let (settings, _) = load_from(written(text).path(), &Flags::default(), variables(&[])).unwrap();
+    assert_eq!(settings.agent.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), ["agent/b", "agent/a"]);
+}
+
+#[test]
+fn an_unknown_key_or_a_value_of_the_wrong_type_is_refused_by_name() {
+    let cases = [
+        ("[server]\nprot = 9000\n", "prot"),
+        ("[server]\nport = \"many\"\n", "port"),
+        ("[server]\nport = 70000\n", "port"),
+        ("[[agent]]\nname = \"a\"\nrole = \"planning\"\n", "url"),
+        ("server = 1\n", "server"),
+        ("[server\n", "config.toml"),
+    ];
+    for (text, named) in cases {
+        let error = load_from(written(text).path(), &Flags::default(), variables(&[])).unwrap_err().to_string();
+        assert!(error.contains(named), "{text}: {error}");
+    }
+    let environment = variables(&[("STANCH__SERVER__PROT", "1")]);
+    let error = load_from(written("").path(), &Flags::default(), environment).unwrap_err().to_string();
+    assert!(error.contains("prot"), "{error}");
+}
