@@ -153,3 +153,6 @@ fn sealed_size(bytes: &[u8]) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

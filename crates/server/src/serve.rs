@@ -231,13 +231,15 @@ async fn keep_executor(app: App, url: String, stop: CancellationToken) {
     while !stop.is_cancelled() {
         match spawn_executor(&app, &url) {
             Ok(mut child) => {
+                // Waiting would close it, and its closing is the executor's end.
+                let lifeline = child.stdin.take();
                 let pid = child.id().unwrap_or_default();
                 let _ = std::fs::write(app.data.join(EXECUTOR_FILE), pid.to_string());
                 tokio::select! {
                     ended = child.wait() => tracing::warn!(pid, ?ended, "the executor ended; another one is started"),
                     () = stop.cancelled() => {
                         // It ends with its lifeline; what does not is killed when the handle is dropped.
-                        drop(child.stdin.take());
+                        drop(lifeline);
                         let _ = tokio::time::timeout(Duration::from_secs(1), child.wait()).await;
                     }
                 }

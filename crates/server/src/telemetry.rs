@@ -182,3 +182,6 @@ fn inflate(encoding: &str, body: &[u8]) -> Result<Vec<u8>, StatusCode> {
         _ => Err(StatusCode::UNSUPPORTED_MEDIA_TYPE),
     }
 }
+
+#[cfg(test)]
+mod tests;

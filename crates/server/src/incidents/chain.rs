@@ -95,3 +95,6 @@ pub fn statement(entry: &[u8]) -> Option<Statement> {
     let envelope = Envelope::from_json(std::str::from_utf8(entry).ok()?).ok()?;
     Statement::from_bytes(&envelope.payload).ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,9 @@ use recovery::span::Span;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// An instance that ended no request for so long is silent.
+const LATELY: Millis = Millis(1_500);
+
 /// What stage 6 found.
 #[derive(Clone, Debug)]
 pub(super) struct Preview {
@@ -144,7 +147,7 @@ impl Run {
         let impaired = detected.impaired.clone();
         move || {
             let (fit, _) = fit(&spans, &topology, &window).map_err(|error| error.to_string())?;
-            let impairments = impairments(&reading, &fit, &spans, onset);
+            let impairments = impairments(&reading, &fit, &spans);
             let input = Input { fit, plan, steps, impairments, impaired, settings, since_onset_ms, config, bounds };
             let report = preview(&input);
             let breaches: Vec<_> = report.breaches().cloned().collect();
@@ -244,7 +247,7 @@ impl Run {
     fn say_preview(&self, effective: &Effective, revision: &Revision, preview: &Preview, causes: &[String]) {
         let n = revision.number;
         let limit = effective.tier.economics.retry_amplification_max_ppm / 1_000;
-        let seconds = format!("{}.{}s", preview.took.0 / 1_000, preview.took.0 % 1_000 / 100);
+        let took = format!("{}.{}s", preview.took.0 / 1_000, preview.took.0 % 1_000 / 100);
         let mut shown = PilotView {
             revision: n,
             level: "F0".into(),
@@ -258,7 +261,7 @@ impl Run {
             shown.retries_permille = report.amplification_permille;
             shown.not_modeled.clone_from(&report.not_modeled);
             shown.findings = report.breaches().map(|finding| finding_text(finding, &preview.fixes)).collect();
-            self.say(format!("preview r{n}     on a model fitted to the live numbers, nothing touched, {seconds}, {} runs", report.runs));
+            self.say(format!("preview r{n}     on a model fitted to the live numbers, nothing touched, {took}, {} runs", report.runs));
             for line in &shown.findings {
                 self.say(format!("               ✗ {line}"));
             }
@@ -267,11 +270,11 @@ impl Run {
                     "               retries {} (limit {}) · queue drains in {} · no bound exceeded",
                     times(report.amplification_permille),
                     times(limit),
-                    Millis(report.drain_p95_ms)
+                    seconds(report.drain_p95_ms)
                 ));
             }
         } else {
-            self.say(format!("preview r{n}     inconclusive, {seconds}: {}", causes.join("; ")));
+            self.say(format!("preview r{n}     inconclusive, {took}: {}", causes.join("; ")));
         }
         self.show(|view| view.pilots.push(shown));
     }
@@ -327,6 +330,11 @@ pub(super) fn waves_signal(report: &Report) -> Signal {
     Signal { reading, unit: "waves".into(), age: Millis(0), sources: vec!["supervisor".into(), "spans".into()] }
 }
 
+/// Milliseconds as `12.5 s`.
+fn seconds(ms: u64) -> String {
+    format!("{}.{} s", ms / 1_000, ms % 1_000 / 100)
+}
+
 /// Permille as `1.6x`.
 pub(super) fn times(permille: u64) -> String {
     format!("{}.{}x", permille / 1_000, permille % 1_000 / 100)
@@ -336,7 +344,7 @@ fn finding_text(finding: &recovery::model::Finding, fixes: &BTreeMap<FindingKind
     let value = |number: Option<u64>| match (finding.kind, number) {
         (_, None) => "beyond what was simulated".to_owned(),
         (FindingKind::Amplification, Some(permille)) => times(permille),
-        (FindingKind::Drain | FindingKind::Delay | FindingKind::Convergence, Some(ms)) => Millis(ms).to_string(),
+        (FindingKind::Drain | FindingKind::Delay | FindingKind::Convergence, Some(ms)) => seconds(ms),
         (FindingKind::Backlog | FindingKind::Growth, Some(count)) => count.to_string(),
     };
     let what = match finding.kind {
@@ -420,21 +428,22 @@ fn start_ups(reading: &Reading) -> BTreeMap<String, Vec<u64>> {
 }
 
 /// What is wrong with each instance that is not ready: gone, silent, or answering late.
-fn impairments(reading: &Reading, fit: &Fit, spans: &[Span], onset: Timestamp) -> Vec<Impairment> {
+fn impairments(reading: &Reading, fit: &Fit, spans: &[Span]) -> Vec<Impairment> {
     let all = reading.status.iter().flat_map(|status| &status.instances).filter(|instance| !instance.ready);
     let known = all.filter(|instance| fit.service(&instance.service).is_some());
     known
         .map(|instance| {
-            let health = if instance.alive { silent_or_slow(&instance.name(), fit, spans, onset) } else { Health::Down };
+            let health = if instance.alive { silent_or_slow(&instance.name(), fit, spans, reading.at) } else { Health::Down };
             Impairment { service: instance.service.clone(), replica: instance.replica, health }
         })
         .collect()
 }
 
-fn silent_or_slow(name: &str, fit: &Fit, spans: &[Span], onset: Timestamp) -> Health {
-    let since_us = u64::try_from(onset.0).unwrap_or(0).saturating_mul(1_000);
+/// An instance that answered lately is slow by what it took beyond the usual; one that did not is hung.
+fn silent_or_slow(name: &str, fit: &Fit, spans: &[Span], now: Timestamp) -> Health {
+    let since_us = u64::try_from(now.minus(LATELY).0).unwrap_or(0).saturating_mul(1_000);
     let mine = spans.iter().filter(|span| span.instance.as_deref() == Some(name) && span.enters());
-    let mut late: Vec<u64> = mine.filter(|span| span.start_us >= since_us).map(|span| span.duration_us).collect();
+    let mut late: Vec<u64> = mine.filter(|span| span.end_us() >= since_us).map(|span| span.duration_us).collect();
     late.sort_unstable();
     let service = name.split('@').next().unwrap_or(name);
     let usual = fit.service(service).and_then(|service| service.times_us.get(service.times_us.len() / 2)).copied();

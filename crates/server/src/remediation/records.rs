@@ -256,7 +256,7 @@ fn shown(app: &App, posted: &Posted, record: &Signed<Record>) {
     let holder = app.engine.task(&posted.task).and_then(|task| task.pid.clone()).unwrap_or_default();
     app.incidents.show(&posted.incident, |view| {
         let known = view.commit.executors.iter().any(|(pid, _)| *pid == holder);
-        if matches!(record.value(), Record::Arm(_) | Record::Journal(_)) && !known {
+        if matches!(record.value(), Record::Arm(_) | Record::Journal(_)) && !known && !holder.is_empty() {
             if !view.commit.executors.is_empty() {
                 view.lines.push(format!("takeover       {holder} goes on where the journal ends: it looks first and repeats nothing"));
             }
