@@ -359,3 +359,6 @@ pub(crate) enum ConfigCommand {
     #[command(after_help = "Example:\n  stanch config show --data ./data")]
     Show(DataArgs),
 }
+
+#[cfg(test)]
+mod tests;

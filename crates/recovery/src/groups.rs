@@ -94,7 +94,7 @@ pub enum GroupError {
         age_ms: u64,
     },
     /// Too little was seen.
-    #[error("too little was seen: {coverage_ppm} ppm of spans joined, {trials} requests watched")]
+    #[error("too little was seen: {} of spans joined, {trials} requests watched", base::Ratio::clamped(u64::from(*.coverage_ppm)))]
     Blind {
         /// Share of spans joined.
         coverage_ppm: u32,
@@ -116,6 +116,18 @@ impl GroupPolicy {
 /// # Errors
 /// An unknown target, a group that is too large or cannot restart, or a graph that may not be used.
 pub fn group(snapshot: &Snapshot, targets: &[&str], policy: &GroupPolicy) -> Result<Group, GroupError> {
+    let group = survey(snapshot, targets, policy)?;
+    refused(&group.permission)?;
+    let members: Vec<&str> = group.members.iter().map(String::as_str).collect();
+    restartable(snapshot, &members, policy)?;
+    Ok(group)
+}
+
+/// What was seen of the recovery group of the targets, also where [`group`] refuses: to be read, never to be acted on.
+///
+/// # Errors
+/// An unknown target, or more members than may ever restart together.
+pub fn survey(snapshot: &Snapshot, targets: &[&str], policy: &GroupPolicy) -> Result<Group, GroupError> {
     if let Some(unknown) = targets.iter().find(|name| !snapshot.contains(name)) {
         return Err(GroupError::UnknownService((*unknown).to_owned()));
     }
@@ -126,8 +138,6 @@ pub fn group(snapshot: &Snapshot, targets: &[&str], policy: &GroupPolicy) -> Res
     }
     let members: Vec<&str> = closure.iter().map(String::as_str).collect();
     let permission = snapshot.permission(&members, policy.now);
-    refused(&permission)?;
-    restartable(snapshot, &members, policy)?;
     let needs = needs_among(snapshot, &closure);
     Ok(Group {
         waves: waves(&closure, &needs),

@@ -73,3 +73,6 @@ pub(crate) fn show(file: &Path, json: bool) -> Result<u8, Failure> {
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())).next("stanch evidence export INCIDENT"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -167,3 +167,6 @@ fn print_value(value: &serde_json::Value) {
         println!("traces       {services} services, {} edges, {} spans", number("edges"), value.pointer("/import/kept").cloned().unwrap_or_default());
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -69,3 +69,6 @@ pub(crate) fn config(args: &DataArgs) -> Result<u8, Failure> {
     println!("data directory: {}   file: config.toml   environment: STANCH__SECTION__KEY", data.display());
     Ok(0)
 }
+
+#[cfg(test)]
+mod tests;

@@ -442,7 +442,9 @@ fn impairments(reading: &Reading, fit: &Fit, spans: &[Span]) -> Vec<Impairment> 
 /// An instance that answered lately is slow by what it took beyond the usual; one that did not is hung.
 fn silent_or_slow(name: &str, fit: &Fit, spans: &[Span], now: Timestamp) -> Health {
     let since_us = u64::try_from(now.minus(LATELY).0).unwrap_or(0).saturating_mul(1_000);
-    let mine = spans.iter().filter(|span| span.instance.as_deref() == Some(name) && span.enters());
+    // What it refused at once says nothing of how long it takes.
+    let answered = |span: &&Span| span.enters() && !span.is_error() && span.instance.as_deref() == Some(name);
+    let mine = spans.iter().filter(answered);
     let mut late: Vec<u64> = mine.filter(|span| span.end_us() >= since_us).map(|span| span.duration_us).collect();
     late.sort_unstable();
     let service = name.split('@').next().unwrap_or(name);

@@ -266,3 +266,6 @@ fn edges(
     };
     question.slice.edges().iter().map(facts).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,3 +58,6 @@ pub(crate) fn severity(reading: &Reading, window: Millis, onset: Timestamp) -> O
         shed_ppm: share(summary.shed),
     })
 }
+
+#[cfg(test)]
+mod tests;

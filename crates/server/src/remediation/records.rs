@@ -310,3 +310,6 @@ fn step_text(view: &crate::incidents::view::View, key: &str) -> String {
     let step = number.and_then(|number| plan.split(" ; ").nth(number.checked_sub(1)?));
     step.unwrap_or(key).replace("->", "→")
 }
+
+#[cfg(test)]
+mod tests;
