@@ -285,10 +285,10 @@ pub(crate) struct GroupArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
     /// Format of the trace file (default: from its first bytes)
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, requires = "traces")]
     pub(crate) format: Option<TraceFormat>,
     /// Topology file with coupling, declared edges and objectives
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "traces")]
     pub(crate) declared: Option<PathBuf>,
     /// JSON on stdout
     #[arg(long)]

@@ -94,7 +94,7 @@ pub enum GroupError {
         age_ms: u64,
     },
     /// Too little was seen.
-    #[error("too little was seen: {} of spans joined, {trials} requests watched", base::Ratio::clamped(u64::from(*.coverage_ppm)))]
+    #[error("too little was seen: {} of spans joined, {trials} requests watched", base::Ratio::clamped(u64::from(*coverage_ppm)))]
     Blind {
         /// Share of spans joined.
         coverage_ppm: u32,

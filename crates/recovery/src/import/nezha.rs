@@ -15,7 +15,7 @@ struct Dictionary {
 
 pub(super) fn read(bytes: &[u8], options: &Options<'_>, sink: &mut dyn FnMut(Span)) -> Result<Report, ImportError> {
     let dictionary = options.dictionary.ok_or(ImportError::DictionaryMissing)?;
-    let dictionary: Dictionary = serde_json::from_slice(dictionary).map_err(|error| malformed(&error))?;
+    let dictionary: Dictionary = serde_json::from_slice(dictionary).map_err(|error| of_dictionary(malformed(&error)))?;
     // Numbers are unique within one file only: the file's label tells the traces of several apart.
     let file = id(&format!("nezha {}", dictionary.label)) << 64;
     let mut report = Report::default();
@@ -39,6 +39,16 @@ pub(super) fn read(bytes: &[u8], options: &Options<'_>, sink: &mut dyn FnMut(Spa
     report.traces = traces.len() as u64;
     report.orphans = parents.iter().filter(|parent| !seen.contains(parent)).count() as u64;
     Ok(report)
+}
+
+/// The place is one in the dictionary, not in the table.
+fn of_dictionary(error: ImportError) -> ImportError {
+    match error {
+        ImportError::Malformed { line, column, why } => {
+            ImportError::Malformed { line, column, why: format!("in the dictionary: {why}") }
+        }
+        other => other,
+    }
 }
 
 fn row(line: &[u8], dictionary: &Dictionary) -> Option<Span> {

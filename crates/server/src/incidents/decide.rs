@@ -136,7 +136,7 @@ impl Run {
             reports: vec![report_facts(intended, revision, preview)],
             bound_now: Some(bound_now),
             invariants: live.into_iter().map(|found| LiveInvariant { id: found.id.clone(), live: Some(found) }).collect(),
-            quorum_safe: preview.report.as_ref().map(recovery::model::Report::is_quorum_safe),
+            quorum_safe: quorum_safe(revision, preview),
             observers: Some(ObserverFacts {
                 impaired: detected.votes_impaired,
                 n: detected.votes_asked,
@@ -357,6 +357,13 @@ fn no_history() -> HistoryFacts {
         young_controls: vec!["measured outcomes".into()],
         overdue: 0,
     }
+}
+
+/// A plan that touches no declared quorum set keeps every quorum; otherwise the preview says.
+fn quorum_safe(revision: &Revision, preview: &Preview) -> Option<bool> {
+    let services = &revision.world.services;
+    let untouched = revision.checked.writes().iter().all(|name| services.get(name).is_some_and(|facts| facts.quorum_of.is_none()));
+    if untouched { Some(true) } else { preview.report.as_ref().map(recovery::model::Report::is_quorum_safe) }
 }
 
 fn members(closure: &recovery::graph::Closure) -> Vec<String> {

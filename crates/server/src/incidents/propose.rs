@@ -531,12 +531,12 @@ fn attempts(reading: &Reading, edge: &str) -> u64 {
 
 fn rejection_text(rejection: &Rejection) -> String {
     let unknown = if rejection.unknown { " (not known, so refused)" } else { "" };
-    let found = if rejection.observed.is_empty() {
-        String::new()
-    } else {
-        format!(": {}, allowed {}", rejection.observed, rejection.bound)
+    let found = match (rejection.observed.as_str(), rejection.bound.as_str()) {
+        ("", "") => String::new(),
+        (observed, "") => format!(" ({observed})"),
+        (observed, bound) => format!(" ({observed}; allowed: {bound})"),
     };
-    format!("{} {} is refused: {}{found}{unknown}", rejection.code, rejection.subject, rejection.code.text())
+    format!("{} {}: {}{found}{unknown}", rejection.code, rejection.subject, rejection.code.text())
 }
 
 fn rejection_view(rejection: &Rejection) -> RejectionView {

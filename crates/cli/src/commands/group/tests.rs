@@ -8,12 +8,12 @@ fn span(service: &str, trace: u64, id: u64, parent: &str) -> serde_json::Value {
         "resource": { "attributes": [{ "key": "service.name", "value": { "stringValue": service } }] },
         "scopeSpans": [{ "spans": [{
             "traceId": format!("{trace:032x}"), "spanId": format!("{id:016x}"), "parentSpanId": parent, "name": "work",
-            "kind": 2, "startTimeUnixNano": nanos(trace * 1_000 + id), "endTimeUnixNano": nanos(trace * 1_000 + 100 - id),
+            "kind": 2, "startTimeUnixNano": nanos(trace * 1_000_000 + id), "endTimeUnixNano": nanos(trace * 1_000_000 + 100 - id),
         }] }],
     })
 }
 
-/// Requests that `front` answers with the help of `back`.
+/// Requests, one a second, that `front` answers with the help of `back`.
 fn traces(requests: u64) -> Vec<u8> {
     let request = |trace| [span("front", trace, 1, ""), span("back", trace, 2, &format!("{:016x}", 1))];
     let spans: Vec<_> = (1..=requests).flat_map(request).collect();
@@ -43,8 +43,9 @@ fn a_trace_file_is_read_compressed_or_not() {
     damaged.truncate(damaged.len() / 2);
     for (name, bytes) in [("plain.json", traces(100)), ("packed.json.gz", gzip(&traces(100)))] {
         let path = write(dir.path(), name, &bytes);
-        let (snapshot, report) = read(&args("back", Some(TraceFormat::OtlpJson), None), &path).unwrap();
-        assert_eq!((snapshot.services().count(), snapshot.edges().len(), report.kept), (2, 1, 200), "{name}");
+        let found = read(&args("back", Some(TraceFormat::OtlpJson), None), &path).unwrap();
+        let counts = (found.snapshot.services().count(), found.snapshot.edges().len(), found.report.kept);
+        assert_eq!((counts, found.covered.0 / 1_000), ((2, 1, 200), 99), "{name}");
         assert_eq!(from_file(&args("back", None, None), &path).unwrap(), 0, "{name}");
     }
     let path = write(dir.path(), "damaged.json.gz", &damaged);
@@ -59,8 +60,6 @@ fn what_cannot_be_answered_says_why_and_what_to_do() {
     let misspelt = from_file(&args("bak", None, None), &path).unwrap_err();
     assert_eq!((misspelt.exit, misspelt.next.as_deref()), (2, Some("one of: back, front")));
     assert!(misspelt.message.contains("did you mean `back`?"), "{misspelt:?}");
-    let thin = from_file(&args("back", None, None), &path).unwrap_err();
-    assert!(thin.exit == 3 && thin.message.contains("too little was seen"), "{thin:?}");
     let other = from_file(&args("back", Some(TraceFormat::Jaeger), None), &path).unwrap_err();
     assert!(other.exit == 2 && other.message.ends_with("is OTLP JSON"), "{other:?}");
     let missing = from_file(&args("back", None, None), &dir.path().join("none.json")).unwrap_err();
@@ -71,12 +70,75 @@ fn what_cannot_be_answered_says_why_and_what_to_do() {
 }
 
 #[test]
-fn a_table_without_its_dictionary_beside_it_is_refused() {
+fn what_is_too_thin_to_act_on_is_refused_and_says_how_much_there_was() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("case.spans.csv.gz");
-    let failure = dictionary(&path, None).unwrap_err();
-    assert!(failure.message.contains("case.dict.json"), "{failure:?}");
-    write(dir.path(), "case.dict.json", b"{}");
-    assert_eq!(dictionary(&path, None).unwrap().as_deref(), Some(&b"{}"[..]));
-    assert!(dictionary(&dir.path().join("other.json"), None).unwrap().is_none());
+    let declared = write(dir.path(), "stanch.toml", b"[service.back]\n");
+    let refusal = |requests, declared: Option<&PathBuf>| {
+        let path = write(dir.path(), "plain.json", &traces(requests));
+        from_file(&args("back", None, declared.cloned()), &path).map_err(|failure| (failure.exit, failure.message))
+    };
+    let short = refusal(50, None).unwrap_err();
+    assert!(short.0 == 3 && short.1.contains("the spans cover 49 s"), "{short:?}");
+    assert!(refusal(50, Some(&declared)).is_err(), "a declaration does not make spans older");
+    let few = refusal(62, None).unwrap_err();
+    assert!(few.0 == 3 && few.1.contains("62 requests were watched"), "{few:?}");
+    assert_eq!(refusal(62, Some(&declared)), Ok(0), "a second source stands for trials that are missing");
+    assert_eq!(refusal(70, None), Ok(0));
+}
+
+#[test]
+fn what_cannot_be_read_says_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cut = traces(2);
+    cut.truncate(200);
+    let table = &b"trace,span,parent,pod,op,start_us,dur_us\n0,0,,0,0,0,x\n"[..];
+    let dictionary = &b"{\n \"label\": 7 }"[..];
+    let cases: [(&str, &[u8], Option<&[u8]>, &str); 6] = [
+        ("cut.json", &cut, None, "line 1, column 200: EOF"),
+        ("empty.json", b"", None, "none of the known trace formats"),
+        ("none.json", b"{\"resourceSpans\": []}", None, "no spans in it"),
+        ("bare.spans.csv", table, None, "bare.dict.json"),
+        ("dict.spans.csv", table, Some(dictionary), "line 2, column 11: in the dictionary: invalid type"),
+        (
+            "rows.spans.csv",
+            table,
+            Some(br#"{"label":"l","base_unix_us":1,"pods":["a"],"ops":["o"]}"#),
+            "1 dropped as malformed",
+        ),
+    ];
+    for (name, bytes, beside, expected) in cases {
+        let path = write(dir.path(), name, bytes);
+        if let Some(beside) = beside {
+            write(dir.path(), &name.replace(".spans.csv", ".dict.json"), beside);
+        }
+        let failure = from_file(&args("back", None, None), &path).unwrap_err();
+        assert!(failure.exit == 2 && failure.message.contains(expected), "{name}: {failure:?}");
+    }
+}
+
+#[test]
+fn a_name_from_a_trace_cannot_command_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let spans: Vec<_> = (1..=70).map(|trace| span("evil\u{1b}[31m", trace, 1, "")).collect();
+    let path = write(dir.path(), "evil.json", serde_json::json!({ "resourceSpans": spans }).to_string().as_bytes());
+    let found = read(&args("x", None, None), &path).unwrap();
+    let name = found.snapshot.services().next().unwrap().to_owned();
+    let policy = GroupPolicy::at(found.snapshot.taken_at());
+    let seen = survey(&found.snapshot, &[&name], &policy).unwrap();
+    let value = explained(&Explanation::of(&found.snapshot, &[&name], &seen, &policy), &found, None).unwrap();
+    let lines = Answer::deserialize(&value).unwrap().lines();
+    assert!(lines.iter().any(|line| line.contains("evil")), "{lines:?}");
+    assert!(!lines.concat().contains(char::is_control), "{lines:?}");
+    assert!(!unknown("y", &found.snapshot).next.unwrap().contains(char::is_control));
+}
+
+#[test]
+fn numbers_are_rounded_to_the_safe_side_and_grouped() {
+    assert_eq!((text::up(7_101), text::down(7_199)), ("0.72%".to_owned(), "0.71%".to_owned()));
+    assert_eq!(text::count(1, "call"), "1 call");
+    assert_eq!(text::count(1_234_567, "call"), "1,234,567 calls");
+    assert_eq!(
+        [900, 9_990, 60_000, 150_000, 7_200_000].map(text::duration),
+        ["900 ms", "9.9 s", "60 s", "2 min", "2 h"]
+    );
 }
