@@ -20,10 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("actuators", &["base", "recovery"]),
     ("pilot", &["base"]),
     ("phantom", &["base"]),
-    (
-        "server",
-        &["base", "protocol", "recovery", "governance", "store", "client", "actuators", "phantom", "pilot"],
-    ),
+    ("server", &["base", "protocol", "recovery", "governance", "store", "client", "actuators", "phantom", "pilot"]),
     ("sandbox", &["base", "pilot", "client"]),
     ("lab", &["base", "server", "sim", "sandbox"]),
     ("cli", &["base", "protocol", "recovery", "governance", "client", "server", "sandbox", "lab"]),
@@ -49,7 +46,8 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
 }
 
 fn arrows(root: &Path) -> Result<Vec<String>> {
-    let metadata = MetadataCommand::new().manifest_path(root.join("Cargo.toml")).other_options(["--offline".into()]).exec();
+    let metadata =
+        MetadataCommand::new().manifest_path(root.join("Cargo.toml")).other_options(["--offline".into()]).exec();
     let metadata = match metadata {
         Ok(metadata) => metadata,
         Err(_) => MetadataCommand::new().manifest_path(root.join("Cargo.toml")).exec()?,
@@ -100,7 +98,8 @@ fn impurities(metadata: &cargo_metadata::Metadata) -> Vec<String> {
             };
             open.extend(node.deps.iter().filter(normal).map(|dependency| dependency.pkg.clone()));
         }
-        let bad = seen.iter().filter_map(|id| name_of.get(id)).filter(|name| IMPURE_DEPENDENCIES.contains(&name.as_str()));
+        let bad =
+            seen.iter().filter_map(|id| name_of.get(id)).filter(|name| IMPURE_DEPENDENCIES.contains(&name.as_str()));
         findings.extend(bad.map(|name| format!("{from}: a pure crate that depends on {name}")));
     }
     findings
@@ -137,7 +136,8 @@ fn source_findings(path: &str, text: &str) -> Vec<String> {
         findings.push(format!("{path}: {lines} lines; the limit is {FILE_LINES_MAX}"));
     }
     // Written in parts so that this file does not find itself.
-    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK"), concat!("to", "do!(")];
+    let marks =
+        [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK"), concat!("to", "do!(")];
     let krate = path.strip_prefix("crates/").and_then(|rest| rest.split('/').next()).unwrap_or("xtask");
     let shop_word = concat!("sand", "box");
     for (number, line) in text.lines().enumerate() {

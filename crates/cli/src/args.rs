@@ -5,7 +5,12 @@ use std::path::PathBuf;
 
 /// Recovery of distributed systems that you can preview, prove and undo.
 #[derive(Debug, Parser)]
-#[command(name = "stanch", version, max_term_width = 100, after_help = "Start here:\n  stanch recover --sandbox     break and recover a small shop on this machine, in a minute\n  stanch serve                 run the server\n\nExit codes: 0 committed or fine, 2 usage, 3 a check found something, 10 mutated, 20 escalated,\n30 aborted, 40 undone, 50 evidence invalid, 60 out of time, 70 frozen by a hold, 1 internal.")]
+#[command(
+    name = "stanch",
+    version,
+    max_term_width = 100,
+    after_help = "Start here:\n  stanch recover --sandbox     break and recover a small shop on this machine, in a minute\n  stanch serve                 run the server\n\nExit codes: 0 committed or fine, 2 usage, 3 a check found something, 10 mutated, 20 escalated,\n30 aborted, 40 undone, 50 evidence invalid, 60 out of time, 70 frozen by a hold, 1 internal."
+)]
 pub(crate) struct Cli {
     /// Which command.
     #[command(subcommand)]
@@ -16,10 +21,15 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Take an incident through all stages: preview, decide, commit, converge, seal
-    #[command(after_help = "Examples:\n  stanch recover --sandbox --fault hang --seed 1\n  stanch recover checkout\n  stanch recover checkout --preview --json")]
+    #[command(
+        after_help = "Examples:\n  stanch recover --sandbox --fault hang --seed 1\n  stanch recover checkout\n  stanch recover checkout --preview --json"
+    )]
     Recover(RecoverArgs),
     /// The sample shop: real processes to break and recover
-    #[command(subcommand, after_help = "Example:\n  stanch sandbox up && stanch sandbox fault hang --service payments && stanch recover checkout")]
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stanch sandbox up && stanch sandbox fault hang --service payments && stanch recover checkout"
+    )]
     Sandbox(SandboxCommand),
     /// Run the server: promises, telemetry intake, incidents
     #[command(after_help = "Example:\n  stanch serve --data ./data --topology stanch.toml --platform ./platform")]
@@ -37,7 +47,9 @@ pub(crate) enum Command {
     #[command(hide = true)]
     Proxy(ProxyArgs),
     /// What must restart together, in which order, and who is hurt
-    #[command(after_help = "Examples:\n  stanch group payments --server http://127.0.0.1:8001\n  stanch group ts-order-service --traces spans.csv.gz --format nezha --declared stanch.toml")]
+    #[command(
+        after_help = "Examples:\n  stanch group payments --server http://127.0.0.1:8001\n  stanch group ts-order-service --traces spans.csv.gz --format nezha --declared stanch.toml"
+    )]
     Group(GroupArgs),
     /// Evidence bundles
     #[command(subcommand)]
@@ -310,7 +322,9 @@ pub(crate) enum TraceFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvidenceCommand {
     /// Verify a bundle offline: exit 0 sound, 50 not
-    #[command(after_help = "Examples:\n  stanch evidence verify inc-….stanch\n  stanch evidence verify inc-….stanch --trust keys.json")]
+    #[command(
+        after_help = "Examples:\n  stanch evidence verify inc-….stanch\n  stanch evidence verify inc-….stanch --trust keys.json"
+    )]
     Verify {
         /// The bundle
         file: PathBuf,

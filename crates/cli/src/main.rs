@@ -1,5 +1,9 @@
 //! `stanch`: recovery you can preview, prove and undo.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints: data on stdout, the rest on stderr")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool prints: data on stdout, the rest on stderr"
+)]
 
 mod args;
 mod commands;

@@ -88,7 +88,7 @@ pub enum GroupError {
         constraint: Constraint,
     },
     /// The newest span is too old, or spans were joined for too short a time.
-    #[error("the graph is stale: its newest span is {age_ms} ms old, or spans were joined for too short a time")]
+    #[error("the graph is stale: {}", stale(*age_ms))]
     Stale {
         /// Age of the newest span; the greatest number without spans.
         age_ms: u64,
@@ -101,6 +101,13 @@ pub enum GroupError {
         /// The fewest trials of a member.
         trials: u64,
     },
+}
+
+fn stale(age_ms: u64) -> String {
+    match age_ms {
+        u64::MAX => "no spans have arrived".to_owned(),
+        age => format!("its newest span is {age} ms old, or spans were joined for too short a time"),
+    }
 }
 
 impl GroupPolicy {

@@ -99,12 +99,8 @@ pub(crate) async fn record_policy(app: &App) -> Result<(), EvidenceError> {
         return Ok(());
     }
     let previous = last.and_then(|bytes| bytes.try_into().ok()).map(Digest);
-    let change = PolicyChange {
-        name: app.policy.name.clone(),
-        digest,
-        text: Digest::of(app.policy_text.as_bytes()),
-        previous,
-    };
+    let change =
+        PolicyChange { name: app.policy.name.clone(), digest, text: Digest::of(app.policy_text.as_bytes()), previous };
     let link = governance::record::Link { at: app.env.now(), ..governance::record::Link::default() };
     if let Ok(envelope) = app.keys.root.sign(&link, change) {
         let entry = crate::engine::Entry { incident: None, seq: None, bytes: envelope.to_json().into_bytes() };

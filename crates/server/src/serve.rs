@@ -122,10 +122,8 @@ pub(crate) fn open(data: &Path, settings: Settings, env: Env) -> Result<App, Ser
     };
     let topology = Arc::new(topology);
     let windows = windows(&policy, &topology);
-    let config = engine::Config {
-        reconnect_grace: engine::Grace(windows.lease.reconnect_grace),
-        ..engine::Config::default()
-    };
+    let config =
+        engine::Config { reconnect_grace: engine::Grace(windows.lease.reconnect_grace), ..engine::Config::default() };
     let engine = Engine::open(data, config, env.clone())?;
     let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;
     let platform = match settings.platform.directory.as_str() {

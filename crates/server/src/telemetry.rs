@@ -117,10 +117,7 @@ impl Inner {
 
 /// `POST /v1/traces`: OTLP/HTTP, protobuf or JSON, gzip or not.
 pub(crate) fn routes(telemetry: Telemetry) -> Router {
-    Router::new()
-        .route("/v1/traces", post(export))
-        .layer(DefaultBodyLimit::max(BATCH_BYTES_MAX))
-        .with_state(telemetry)
+    Router::new().route("/v1/traces", post(export)).layer(DefaultBodyLimit::max(BATCH_BYTES_MAX)).with_state(telemetry)
 }
 
 async fn export(State(telemetry): State<Telemetry>, headers: HeaderMap, body: Bytes) -> Response {
@@ -147,7 +144,11 @@ async fn export(State(telemetry): State<Telemetry>, headers: HeaderMap, body: By
 /// An export response; it says how many spans were refused.
 fn answer(json: bool, refused: u64) -> Response {
     if json {
-        let body = if refused == 0 { "{}".to_owned() } else { format!(r#"{{"partialSuccess":{{"rejectedSpans":"{refused}"}}}}"#) };
+        let body = if refused == 0 {
+            "{}".to_owned()
+        } else {
+            format!(r#"{{"partialSuccess":{{"rejectedSpans":"{refused}"}}}}"#)
+        };
         return ([(header::CONTENT_TYPE, "application/json")], body).into_response();
     }
     ([(header::CONTENT_TYPE, "application/x-protobuf")], partial_success(refused)).into_response()

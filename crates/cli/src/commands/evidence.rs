@@ -10,9 +10,13 @@ pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8
     let bytes = read(file)?;
     let pinned = match trust {
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
             let keys = Trust::parse(&text);
-            Some(keys.ok_or_else(|| Failure::usage(format!("{} is not a list of verifier keys", path.display())).next("use the trust.keys file that `stanch init` wrote"))?)
+            Some(keys.ok_or_else(|| {
+                Failure::usage(format!("{} is not a list of verifier keys", path.display()))
+                    .next("use the trust.keys file that `stanch init` wrote")
+            })?)
         }
         None => None,
     };
@@ -29,7 +33,10 @@ pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8
                 );
             } else {
                 println!("{}", verified.first_line(&name));
-                println!("incident {} · outcome {} · {} records · log {} of {} entries", verified.incident, verified.outcome, verified.records, verified.origin, verified.log_size);
+                println!(
+                    "incident {} · outcome {} · {} records · log {} of {} entries",
+                    verified.incident, verified.outcome, verified.records, verified.origin, verified.log_size
+                );
                 for note in &verified.notes {
                     println!("note: {note}");
                 }
@@ -38,9 +45,16 @@ pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8
         }
         Err(error) => {
             if json {
-                println!("{}", serde_json::json!({ "verified": false, "code": error.code.to_string(), "member": error.member, "why": error.why }));
+                println!(
+                    "{}",
+                    serde_json::json!({ "verified": false, "code": error.code.to_string(), "member": error.member, "why": error.why })
+                );
             }
-            Err(Failure { exit: 50, message: format!("NOT VERIFIED {error}"), next: Some("ask for the file again from who sealed it; do not rely on this copy".into()) })
+            Err(Failure {
+                exit: 50,
+                message: format!("NOT VERIFIED {error}"),
+                next: Some("ask for the file again from who sealed it; do not rely on this copy".into()),
+            })
         }
     }
 }
@@ -71,7 +85,8 @@ pub(crate) fn show(file: &Path, json: bool) -> Result<u8, Failure> {
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())).next("stanch evidence export INCIDENT"))
+    std::fs::read(file)
+        .map_err(|error| Failure::usage(format!("{}: {error}", file.display())).next("stanch evidence export INCIDENT"))
 }
 
 #[cfg(test)]

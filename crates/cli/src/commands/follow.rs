@@ -34,13 +34,15 @@ pub(crate) async fn open(server: &str, ask: &Ask) -> Result<String, Failure> {
     let body = serde_json::to_vec(ask).map_err(anyhow::Error::from)?;
     let answer = connect(server)?.post_bytes("/incidents", body).await;
     let (status, bytes) = answer.map_err(|error| {
-        Failure::internal(format!("no server at {server}: {error}")).next("stanch sandbox up, or stanch serve, or --server URL")
+        Failure::internal(format!("no server at {server}: {error}"))
+            .next("stanch sandbox up, or stanch serve, or --server URL")
     })?;
     if status == 201 {
         let opened: Opened = serde_json::from_slice(&bytes).map_err(anyhow::Error::from)?;
         return Ok(opened.incident);
     }
-    Err(Failure::usage(String::from_utf8_lossy(&bytes).into_owned()).next("stanch group SERVICE --server URL lists what the graph knows of a service"))
+    Err(Failure::usage(String::from_utf8_lossy(&bytes).into_owned())
+        .next("stanch group SERVICE --server URL lists what the graph knows of a service"))
 }
 
 /// Follows an incident to its end; hands every new line to `each`.
@@ -63,8 +65,9 @@ pub(crate) async fn follow(server: &str, incident: &str, mut each: impl FnMut(&s
             Ok(_) | Err(_) => missed += 1,
         }
         if missed > MISSED_MAX {
-            return Err(Failure::internal(format!("{server} does not answer any more"))
-                .next(format!("stanch recover --resume {incident} --server {server}, once it is back: the incident goes on by itself")));
+            return Err(Failure::internal(format!("{server} does not answer any more")).next(format!(
+                "stanch recover --resume {incident} --server {server}, once it is back: the incident goes on by itself"
+            )));
         }
         tokio::time::sleep(EVERY).await;
     }

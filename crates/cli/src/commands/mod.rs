@@ -25,8 +25,12 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Supervise(args) => run::supervise(args).await,
         Command::Proxy(args) => run::proxy(args).await,
         Command::Group(args) => group::run(&args).await,
-        Command::Evidence(EvidenceCommand::Verify { file, trust, json }) => evidence::verify(&file, trust.as_deref(), json),
-        Command::Evidence(EvidenceCommand::Export { incident, server, out }) => evidence::export(&incident, &server, out).await,
+        Command::Evidence(EvidenceCommand::Verify { file, trust, json }) => {
+            evidence::verify(&file, trust.as_deref(), json)
+        }
+        Command::Evidence(EvidenceCommand::Export { incident, server, out }) => {
+            evidence::export(&incident, &server, out).await
+        }
         Command::Evidence(EvidenceCommand::Show { file, json }) => evidence::show(&file, json),
         Command::Doctor(args) => store::doctor(&args.data),
         Command::Config(ConfigCommand::Show(args)) => store::config(&args),
@@ -56,6 +60,7 @@ pub(crate) fn data_dir(given: Option<PathBuf>, name: &str) -> Result<PathBuf, Fa
     }
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = variable("XDG_STATE_HOME").or_else(|| Some(variable("HOME")?.join(".local/state")));
-    let state = state.ok_or_else(|| Failure::usage("there is no home directory here").next("the same command with --data DIR"))?;
+    let state = state
+        .ok_or_else(|| Failure::usage("there is no home directory here").next("the same command with --data DIR"))?;
     Ok(state.join("stanch").join(name))
 }

@@ -39,7 +39,9 @@ pub(crate) async fn run(args: RecoverArgs) -> Result<u8, Failure> {
             let ask = Ask { target, preview: args.preview, lying_observer: args.lying_observer.clone() };
             follow::open(&args.server, &ask).await?
         }
-        (None, None) => return Err(Failure::usage("which service?").next("stanch recover checkout, or stanch recover --sandbox")),
+        (None, None) => {
+            return Err(Failure::usage("which service?").next("stanch recover checkout, or stanch recover --sandbox"));
+        }
     };
     let view = follow::follow(&args.server, &incident, |line| say(args.json, line)).await?;
     let mut view = view;
@@ -80,11 +82,31 @@ async fn terminated() {
 async fn show(args: &RecoverArgs, dir: &Path, began: Instant) -> Result<u8, Failure> {
     let mut running = shop::start(dir, 0, args.seed, true).await?;
     let target = args.target.clone().or(args.service.clone()).unwrap_or_else(|| SHOP_TARGET.to_owned());
-    say(args.json, &format!("shop           up in {}: real processes, server {}", seconds(began.elapsed()), running.url));
+    say(
+        args.json,
+        &format!("shop           up in {}: real processes, server {}", seconds(began.elapsed()), running.url),
+    );
     let sure = mature(&running, &target, &args.fault_service, began).await?;
-    say(args.json, &format!("graph          {} after {}: at most {} of requests could differ", sure.level, seconds(began.elapsed()), super::show::percent(sure.miss_ppm)));
+    say(
+        args.json,
+        &format!(
+            "graph          {} after {}: at most {} of requests could differ",
+            sure.level,
+            seconds(began.elapsed()),
+            super::show::percent(sure.miss_ppm)
+        ),
+    );
     let broken = shop::inject(dir, &args.fault_service, args.fault, args.seed).await?;
-    say(args.json, &format!("fault          {} {}@{} (process {})", shop::fault_word(args.fault), broken.service, broken.replica, broken.pid));
+    say(
+        args.json,
+        &format!(
+            "fault          {} {}@{} (process {})",
+            shop::fault_word(args.fault),
+            broken.service,
+            broken.replica,
+            broken.pid
+        ),
+    );
     let lying = args.lying_observer.clone().unwrap_or_else(|| "probe".to_owned());
     let ask = Ask { target, preview: args.preview, lying_observer: Some(lying) };
     let incident = follow::open(&running.url, &ask).await?;
@@ -101,7 +123,14 @@ async fn show(args: &RecoverArgs, dir: &Path, began: Instant) -> Result<u8, Fail
         save_and_verify(&running.url, &mut view, &path, json, true).await?;
     }
     running.end().await;
-    say(json, &format!("took           {} in all; the shop has ended, its data is in {}", seconds(began.elapsed()), dir.display()));
+    say(
+        json,
+        &format!(
+            "took           {} in all; the shop has ended, its data is in {}",
+            seconds(began.elapsed()),
+            dir.display()
+        ),
+    );
     finish(&view, json)
 }
 
@@ -118,7 +147,10 @@ async fn mature(shop: &Shop, target: &str, broken: &str, began: Instant) -> Resu
             Err(error) => error.to_string(),
         };
         if began.elapsed() > MATURE_MAX {
-            return Err(Failure::internal(format!("the graph is not sure enough after {}: {reasons}", seconds(began.elapsed()))));
+            return Err(Failure::internal(format!(
+                "the graph is not sure enough after {}: {reasons}",
+                seconds(began.elapsed())
+            )));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -148,7 +180,10 @@ fn repeated(dir: &Path) -> Result<u32, Failure> {
         for line in lines.iter().filter(|line| line.outcome == ledger::Outcome::Applied) {
             *applied.entry(format!("{} {}", profile.name, line.key)).or_default() += 1;
         }
-        for start in sandbox::starts::read(dir, profile.name)?.iter().filter(|start| !start.key.is_empty() && start.generation > 1) {
+        for start in sandbox::starts::read(dir, profile.name)?
+            .iter()
+            .filter(|start| !start.key.is_empty() && start.generation > 1)
+        {
             *started.entry(format!("{}@{} {}", profile.name, start.replica, start.key)).or_default() += 1;
         }
     }
@@ -163,7 +198,13 @@ fn complete(view: &mut View, shown: Shown, json: bool) {
     let successor = view.commit.executors.iter().find(|(_, at)| *at > killed);
     view.commit.takeover_ms = successor.and_then(|(_, at)| u64::try_from(at - killed).ok());
     let took = view.commit.takeover_ms.map_or("not seen".to_owned(), |ms| seconds(Duration::from_millis(ms)));
-    say(json, &format!("killed         an executor with SIGKILL after an effect and before its record; successor after {took}; repeated: {}", shown.repeated));
+    say(
+        json,
+        &format!(
+            "killed         an executor with SIGKILL after an effect and before its record; successor after {took}; repeated: {}",
+            shown.repeated
+        ),
+    );
 }
 
 /// Saves the bundle, verifies it offline, and, when asked, shows that a flipped byte is found.
@@ -176,8 +217,13 @@ async fn save_and_verify(server: &str, view: &mut View, path: &Path, json: bool,
     shown.digest = base::Digest::of(&bytes).to_string();
     shown.verified = verified.is_ok();
     match verified {
-        Ok(found) => say(json, &format!("verified       {} · {} records · {}", found.first_line(""), found.records, path.display())),
-        Err(error) => return Err(Failure { exit: 50, message: format!("the evidence does not verify: {error}"), next: None }),
+        Ok(found) => say(
+            json,
+            &format!("verified       {} · {} records · {}", found.first_line(""), found.records, path.display()),
+        ),
+        Err(error) => {
+            return Err(Failure { exit: 50, message: format!("the evidence does not verify: {error}"), next: None });
+        }
     }
     if flip {
         let mut tampered = bytes;
@@ -221,6 +267,7 @@ fn say(json: bool, line: &str) {
 }
 
 fn colored(line: &str) -> String {
-    let marks = [("REFUSED", "\u{1b}[31m"), ("✗", "\u{1b}[33m"), ("VERIFIED", "\u{1b}[32m"), ("converged", "\u{1b}[32m")];
+    let marks =
+        [("REFUSED", "\u{1b}[31m"), ("✗", "\u{1b}[33m"), ("VERIFIED", "\u{1b}[32m"), ("converged", "\u{1b}[32m")];
     marks.iter().fold(line.to_owned(), |line, (word, color)| line.replace(word, &format!("{color}{word}\u{1b}[0m")))
 }

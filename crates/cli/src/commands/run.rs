@@ -36,7 +36,8 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     match server::serve::serve(&data, &flags, stop, announce).await {
         Ok(()) => Ok(0),
         Err(error @ server::serve::ServeError::Listen { .. }) => {
-            Err(Failure::internal(error.to_string()).next("stanch serve --port 0, which takes a free port and prints it"))
+            Err(Failure::internal(error.to_string())
+                .next("stanch serve --port 0, which takes a free port and prints it"))
         }
         Err(error) => Err(Failure::internal(format!("{:#}", anyhow::Error::from(error)))),
     }
@@ -68,7 +69,11 @@ pub(crate) async fn supervise(args: SuperviseArgs) -> Result<u8, Failure> {
         topology_file: file.clone(),
         dir,
         exe: std::env::current_exe()?,
-        proxy_command: ["{self}", "proxy", "--data", "{data}"].map(str::to_owned).into_iter().chain([file.display().to_string()]).collect(),
+        proxy_command: ["{self}", "proxy", "--data", "{data}"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain([file.display().to_string()])
+            .collect(),
         parent_lifeline: args.lifeline,
     };
     let ran = server::supervisor::run(options).await;
@@ -89,7 +94,8 @@ pub(crate) async fn proxy(args: ProxyArgs) -> Result<u8, Failure> {
 }
 
 fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {
-    path.map(|path| std::path::absolute(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))).transpose()
+    path.map(|path| std::path::absolute(&path).map_err(|error| Failure::usage(format!("{}: {error}", path.display()))))
+        .transpose()
 }
 
 /// Logs to stderr; `STANCH_LOG` chooses how much.
@@ -106,7 +112,10 @@ fn stopped(lifeline: bool) -> CancellationToken {
     let signalled = stop.clone();
     tokio::spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else { return };
+        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return;
+        };
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}

@@ -58,8 +58,20 @@ pub(crate) async fn start(dir: &Path, port: u16, seed: u64, attached: bool) -> R
 fn add_server(topology: &Path, port: u16) -> Result<(), Failure> {
     let mut text = std::fs::read_to_string(topology)?;
     let arguments = [
-        "{self}", "serve", "--lifeline", "--json", "--data", "{data}/server", "--port", &port.to_string(), "--topology",
-        "{data}/stanch.toml", "--platform", "{data}", "--policy", "{data}/sandbox.policy.toml",
+        "{self}",
+        "serve",
+        "--lifeline",
+        "--json",
+        "--data",
+        "{data}/server",
+        "--port",
+        &port.to_string(),
+        "--topology",
+        "{data}/stanch.toml",
+        "--platform",
+        "{data}",
+        "--policy",
+        "{data}/sandbox.policy.toml",
     ];
     text.push_str(&format!("\n[process.server]\nrun = {arguments:?}\n"));
     std::fs::write(topology, text)?;
@@ -98,7 +110,11 @@ impl Shop {
                 return Ok(());
             }
             if began.elapsed() > START_MAX {
-                return Err(Failure::internal(format!("the shop was not ready after {} s; its logs are in {}", START_MAX.as_secs(), self.dir.join("logs").display())));
+                return Err(Failure::internal(format!(
+                    "the shop was not ready after {} s; its logs are in {}",
+                    START_MAX.as_secs(),
+                    self.dir.join("logs").display()
+                )));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -155,7 +171,8 @@ pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64)
         FaultArg::Crash => Fault::Crash,
         FaultArg::Slow => Fault::Slow,
     };
-    let known: Vec<&str> = sandbox::profile::PROFILES.iter().filter(|profile| profile.replicas > 1).map(|profile| profile.name).collect();
+    let known: Vec<&str> =
+        sandbox::profile::PROFILES.iter().filter(|profile| profile.replicas > 1).map(|profile| profile.name).collect();
     if !known.contains(&service) {
         return Err(Failure::usage(format!("`{service}` cannot be broken; these can: {}", known.join(", "))));
     }
@@ -173,7 +190,10 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8, Failure> {
         println!("policy {}", sandbox::POLICY_FILE);
         println!("the shop runs: server {} · data {}", shop.url, shop.dir.display());
         println!("break it:   stanch sandbox fault hang --service payments{}", given(&shop.dir)?);
-        println!("recover it: stanch recover checkout{}", if args.port == 8001 { String::new() } else { format!(" --server {}", shop.url) });
+        println!(
+            "recover it: stanch recover checkout{}",
+            if args.port == 8001 { String::new() } else { format!(" --server {}", shop.url) }
+        );
         println!("end it:     stanch sandbox down{}", given(&shop.dir)?);
     }
     Ok(0)
@@ -223,14 +243,30 @@ pub(crate) fn fault_word(fault: FaultArg) -> &'static str {
 pub(crate) async fn status(args: ShopArgs) -> Result<u8, Failure> {
     let dir = data_dir(args.data, "sandbox")?;
     let status = Supervisor::new(&dir).status().await;
-    let status = status.map_err(|_| Failure { exit: 3, message: format!("no shop runs on {}", dir.display()), next: Some("stanch sandbox up".into()) })?;
+    let status = status.map_err(|_| Failure {
+        exit: 3,
+        message: format!("no shop runs on {}", dir.display()),
+        next: Some("stanch sandbox up".into()),
+    })?;
     if args.json {
         println!("{}", serde_json::to_string(&status).map_err(anyhow::Error::from)?);
         return Ok(0);
     }
     let rows = status.instances.iter().map(|instance| {
-        let state = if instance.ready { "ready" } else if instance.alive { "not ready" } else { "gone" };
-        vec![instance.name(), state.to_owned(), instance.pid.to_string(), instance.generation.to_string(), instance.zone.clone().unwrap_or_default()]
+        let state = if instance.ready {
+            "ready"
+        } else if instance.alive {
+            "not ready"
+        } else {
+            "gone"
+        };
+        vec![
+            instance.name(),
+            state.to_owned(),
+            instance.pid.to_string(),
+            instance.generation.to_string(),
+            instance.zone.clone().unwrap_or_default(),
+        ]
     });
     println!("{}", table(&["instance", "state", "process", "generation", "zone"], rows.collect()));
     Ok(0)

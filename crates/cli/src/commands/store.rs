@@ -7,6 +7,9 @@ use crate::failure::Failure;
 use server::config::{self, Flags};
 use server::engine::{self, Engine, Env};
 
+/// LIMIT: records of the evidence log in memory at once.
+const RECORDS_AT_ONCE: usize = 256;
+
 pub(crate) fn init(args: &DataArgs) -> Result<u8, Failure> {
     let data = data_dir(args.data.clone(), "server")?;
     let made = server::keys::init(&data).map_err(|error| Failure::internal(error.to_string()))?;
@@ -30,24 +33,45 @@ pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
     }
     match Engine::open(&data, engine::Config::default(), Env::real()) {
         Ok(engine) => {
-            let (violations, entries) = (engine.violations(), engine.log_size());
-            report(args, &violations, entries)
+            let found = [engine.violations(), altered(&engine)?].concat();
+            report(args, &found, engine.log_size())
         }
         Err(engine::OpenError::Violations(violations)) => report(args, &violations, 0),
-        Err(error) => Err(Failure { exit: 3, message: error.to_string(), next: None }),
+        Err(error) => Err(Failure { exit: 3, message: format!("{:#}", anyhow::Error::from(error)), next: None }),
     }
+}
+
+/// Records of the evidence log that are no longer what their leaf in the log says.
+fn altered(engine: &Engine) -> Result<Vec<String>, Failure> {
+    let mut found = Vec::new();
+    let mut leaves = (0_u64..).zip(engine.leaf_hashes());
+    for start in (0..engine.log_size()).step_by(RECORDS_AT_ONCE) {
+        let end = engine.log_size().min(start + RECORDS_AT_ONCE as u64);
+        let records = engine.entries(start..end).map_err(anyhow::Error::from)?;
+        for (record, (index, leaf)) in records.iter().zip(leaves.by_ref()) {
+            if governance::log::leaf_hash(record) != leaf {
+                found.push(format!("evidence_altered: record {index} of the log"));
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn has_database(data: &std::path::Path) -> bool {
     let Ok(files) = std::fs::read_dir(data) else { return false };
-    files.flatten().any(|file| file.path().extension().is_some_and(|extension| extension == "db" || extension == "sqlite"))
+    files
+        .flatten()
+        .any(|file| file.path().extension().is_some_and(|extension| extension == "db" || extension == "sqlite"))
 }
 
 fn report(args: &DataArgs, violations: &[String], entries: u64) -> Result<u8, Failure> {
     if args.json {
-        println!("{}", serde_json::json!({ "ok": violations.is_empty(), "violations": violations, "log_entries": entries }));
+        println!(
+            "{}",
+            serde_json::json!({ "ok": violations.is_empty(), "violations": violations, "log_entries": entries })
+        );
     } else if violations.is_empty() {
-        println!("every invariant of the protocol holds; {entries} records in the evidence log");
+        println!("every invariant of the protocol holds; {entries} records in the evidence log, none altered");
     } else {
         for violation in violations {
             println!("VIOLATED {violation}");
@@ -59,7 +83,9 @@ fn report(args: &DataArgs, violations: &[String], entries: u64) -> Result<u8, Fa
 pub(crate) fn config(args: &DataArgs) -> Result<u8, Failure> {
     let data = data_dir(args.data.clone(), "server")?;
     let loaded = config::load(&data, &Flags::default());
-    let (settings, shown) = loaded.map_err(|error| Failure::usage(error.to_string()).next(format!("edit {}", data.join("config.toml").display())))?;
+    let (settings, shown) = loaded.map_err(|error| {
+        Failure::usage(error.to_string()).next(format!("edit {}", data.join("config.toml").display()))
+    })?;
     if args.json {
         println!("{}", serde_json::json!({ "data": data, "settings": settings, "origins": shown }));
         return Ok(0);

@@ -128,6 +128,7 @@ fn unknown_stale_and_blind_are_told_apart() {
     assert_eq!(ask(&snapshot, "s0"), Err(GroupError::Blind { coverage_ppm: 700_000, trials: 0 }));
     snapshot.newest = None;
     assert_eq!(ask(&snapshot, "s0"), Err(GroupError::Stale { age_ms: u64::MAX }));
+    assert_eq!(ask(&snapshot, "s0").unwrap_err().to_string(), "the graph is stale: no spans have arrived");
     assert!(matches!(group(&snapshot, &[], &GroupPolicy::at(NOW)), Err(GroupError::Stale { .. })));
 }
 

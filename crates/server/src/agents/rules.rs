@@ -15,7 +15,8 @@ const TTL_S: u32 = 120;
 pub fn diagnose(view: &AgentView) -> Diagnosis {
     let broken = |name: &String| view.services.get(name).is_some_and(|service| !service.unready.is_empty());
     let odd: BTreeSet<&String> = view.impaired.iter().chain(&view.suspects).collect();
-    let candidates: BTreeSet<&String> = view.services.keys().filter(|name| broken(name) || odd.contains(name)).collect();
+    let candidates: BTreeSet<&String> =
+        view.services.keys().filter(|name| broken(name) || odd.contains(name)).collect();
     let clean_below = |name: &&&String| {
         let below = view.edges.iter().filter(|edge| edge.hard && edge.caller == ***name);
         below.into_iter().all(|edge| !candidates.contains(&edge.callee))
@@ -24,7 +25,13 @@ pub fn diagnose(view: &AgentView) -> Diagnosis {
     let chosen = deepest.iter().find(|name| broken(name)).or_else(|| deepest.first());
     let Some(suspect) = chosen.map(|name| (**name).clone()) else { return Diagnosis::default() };
     let storm = view.edges.iter().any(|edge| edge.callee == suspect && edge.attempts_permille >= 2_000);
-    let mode = if storm { "instance out, retry storm" } else if broken(&suspect) { "instance out" } else { "slow" };
+    let mode = if storm {
+        "instance out, retry storm"
+    } else if broken(&suspect) {
+        "instance out"
+    } else {
+        "slow"
+    };
     Diagnosis { suspect: Some(suspect), mode: mode.to_owned() }
 }
 

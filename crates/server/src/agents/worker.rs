@@ -165,7 +165,12 @@ fn verify_now(app: &App, group: &[String], callers: &[String]) -> Vec<String> {
     super::verify(group, &again, callers, &callers_again)
 }
 
-async fn fulfill(app: &App, task: &TaskRef, answer: &Answer, record: Option<(String, Recorded, Vec<u8>)>) -> Option<()> {
+async fn fulfill(
+    app: &App,
+    task: &TaskRef,
+    answer: &Answer,
+    record: Option<(String, Recorded, Vec<u8>)>,
+) -> Option<()> {
     let mut guards = vec![Guard::Task { id: task.id.clone(), version: task.version }];
     let (mut entries, mut blobs) = (Vec::new(), Vec::new());
     if let Some((incident, record, verbatim)) = record {

@@ -53,7 +53,12 @@ impl Batch {
     /// # Errors
     /// The signer's role may not sign such a record.
     pub fn record(&mut self, signer: &Signer, record: impl Into<Record>) -> Result<Digest, KeyringError> {
-        let link = Link { incident: Some(self.chain.incident.clone()), seq: self.chain.seq, prev: self.chain.prev, at: self.at };
+        let link = Link {
+            incident: Some(self.chain.incident.clone()),
+            seq: self.chain.seq,
+            prev: self.chain.prev,
+            at: self.at,
+        };
         let envelope = signer.sign(&link, record)?;
         let digest = Digest::of(&envelope.payload);
         let bytes = envelope.to_json().into_bytes();

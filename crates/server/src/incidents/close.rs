@@ -56,7 +56,8 @@ impl Run {
             self.say(format!("               {check}"));
         }
         self.show(|view| {
-            view.convergence = Some(ConvergenceView { outcome: outcome.to_owned(), checks: checks.clone(), ms: took.0 });
+            view.convergence =
+                Some(ConvergenceView { outcome: outcome.to_owned(), checks: checks.clone(), ms: took.0 });
         });
         if converged {
             return Ok(Ending { outcome: "committed".into(), exit: 0, why: "committed and converged".into() });
@@ -71,7 +72,8 @@ impl Run {
     pub(super) async fn close(&mut self, ending: &Ending) -> Result<(), Stop> {
         self.reload_chain();
         self.say(format!("outcome        {} (exit {}): {}", ending.outcome, ending.exit, ending.why));
-        let (checkpoint, _) = crate::evidence::checkpoint(&self.app).await.map_err(|error| Stop::Store(error.to_string()))?;
+        let (checkpoint, _) =
+            crate::evidence::checkpoint(&self.app).await.map_err(|error| Stop::Store(error.to_string()))?;
         let entries = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
         let statements = entries.iter().filter_map(|(_, bytes)| super::statement_digest(bytes));
         let shown = self.app.incidents.view(&self.id).unwrap_or_default();
@@ -97,7 +99,12 @@ impl Run {
         let records = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
         self.spent(13);
         let digest = Digest::of(&bundle).to_string();
-        self.say(format!("evidence       sealed: {} records, {} bytes, bundle {}", records.len(), bundle.len(), digest.get(..8).unwrap_or("")));
+        self.say(format!(
+            "evidence       sealed: {} records, {} bytes, bundle {}",
+            records.len(),
+            bundle.len(),
+            digest.get(..8).unwrap_or("")
+        ));
         self.show(|view| {
             view.evidence =
                 Some(EvidenceView { file: String::new(), digest, verified: false, entries: records.len() as u64 });
@@ -109,7 +116,9 @@ impl Run {
     fn grew(&self) -> bool {
         let Some(detected) = self.recorded::<Detected>("detect") else { return false };
         let snapshot = self.app.telemetry.snapshot();
-        snapshot.services().any(|name| snapshot.is_impaired(name) && !detected.impaired.iter().any(|known| known == name))
+        snapshot
+            .services()
+            .any(|name| snapshot.is_impaired(name) && !detected.impaired.iter().any(|known| known == name))
     }
 
     /// Offers a task to the executors and waits for its end.

@@ -40,7 +40,8 @@ impl Run {
         if self.app.engine.promise(&id).is_none() {
             let epoch = self.take_scope(decided).await?;
             let param = self.commit_param(effective, decided, epoch)?;
-            let data = serde_json::to_string(&TaskParam::Commit(param)).map_err(|error| Stop::Store(error.to_string()))?;
+            let data =
+                serde_json::to_string(&TaskParam::Commit(param)).map_err(|error| Stop::Store(error.to_string()))?;
             let tags = BTreeMap::from([(protocol::TARGET.to_owned(), EXECUTOR.to_owned())]);
             let timeout = Timestamp(intended.expires_at_ms).plus(Millis(60_000));
             let create = self.create(&id, Value::text(data), tags, timeout);
@@ -53,18 +54,20 @@ impl Run {
         self.spent(10);
         let settled = settled.ok_or_else(|| Stop::Store("the commit's promise is gone".into()))?;
         if settled.state == PromiseState::TimedOut {
-            return Err(Stop::end("escalated", 20, "no executor finished the commit in time; open effects end with their ttl"));
+            return Err(Stop::end(
+                "escalated",
+                20,
+                "no executor finished the commit in time; open effects end with their ttl",
+            ));
         }
         let outcome = settled.value.data.clone().unwrap_or_default();
-        let committed = Committed {
-            outcome: outcome.clone(),
-            began_ms: began.0,
-            took_ms: self.now().since(began).0,
-        };
+        let committed = Committed { outcome: outcome.clone(), began_ms: began.0, took_ms: self.now().since(began).0 };
         match outcome.split(' ').next() {
             Some("committed") => Ok(committed),
             Some("undone") => Err(Stop::end("undone", 40, format!("the plan was undone: {outcome}"))),
-            _ => Err(Stop::escalate(format!("the commit ended {outcome}; nothing more is done in this scope until a person looks"))),
+            _ => Err(Stop::escalate(format!(
+                "the commit ended {outcome}; nothing more is done in this scope until a person looks"
+            ))),
         }
     }
 
@@ -82,7 +85,8 @@ impl Run {
     fn commit_param(&self, effective: &Effective, decided: &Decided, epoch: u64) -> Result<CommitParam, Stop> {
         let entries = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
         let is_decision = |(_, bytes): &&(u64, Vec<u8>)| super::statement_digest(bytes) == Some(decided.decision);
-        let (index, bytes) = entries.iter().find(is_decision).ok_or_else(|| Stop::Store("the decision is gone".into()))?;
+        let (index, bytes) =
+            entries.iter().find(is_decision).ok_or_else(|| Stop::Store("the decision is gone".into()))?;
         let windows = &effective.tier.windows;
         Ok(CommitParam {
             incident: self.id.clone(),

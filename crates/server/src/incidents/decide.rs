@@ -135,7 +135,10 @@ impl Run {
             }),
             reports: vec![report_facts(intended, revision, preview)],
             bound_now: Some(bound_now),
-            invariants: live.into_iter().map(|found| LiveInvariant { id: found.id.clone(), live: Some(found) }).collect(),
+            invariants: live
+                .into_iter()
+                .map(|found| LiveInvariant { id: found.id.clone(), live: Some(found) })
+                .collect(),
             quorum_safe: quorum_safe(revision, preview),
             observers: Some(ObserverFacts {
                 impaired: detected.votes_impaired,
@@ -175,7 +178,8 @@ impl Run {
         let mut signals = Signals::default();
         let mut insert = |name: &str, reading: Option<Reading>, source: &str| {
             if let Some(reading) = reading {
-                let signal = Signal { reading, unit: name.to_owned(), age: Millis(0), sources: vec![source.to_owned()] };
+                let signal =
+                    Signal { reading, unit: name.to_owned(), age: Millis(0), sources: vec![source.to_owned()] };
                 signals.insert(name, signal);
             }
         };
@@ -250,7 +254,10 @@ impl Run {
             bytes: entries.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
             took: Millis(0),
             gap,
-            duplicate: applied.iter().find(|(_, count)| **count > 1).map(|((service, key), _)| format!("{service} {key}")),
+            duplicate: applied
+                .iter()
+                .find(|(_, count)| **count > 1)
+                .map(|((service, key), _)| format!("{service} {key}")),
         }))
     }
 
@@ -266,7 +273,11 @@ impl Run {
         }
         if decision.outcome == Outcome::Commit {
             if let Some(report) = &preview.report {
-                self.say(format!("               retries {} in preview; {}", times(report.amplification_permille), decision.worse()));
+                self.say(format!(
+                    "               retries {} in preview; {}",
+                    times(report.amplification_permille),
+                    decision.worse()
+                ));
             }
             self.say(format!("time           {}", decision.time_line().trim_start_matches("time").trim()));
         }
@@ -298,7 +309,9 @@ impl Run {
         if authority != Authority::Auto {
             return Err(Stop::escalate(format!(
                 "the plan is admissible, but the policy lets stanch only {authority} here: raise `level` of class {} for tier {}, or do it by hand: {}",
-                effective.class_name, effective.tier_name, recovery::text::steps(&decided.plan.steps)
+                effective.class_name,
+                effective.tier_name,
+                recovery::text::steps(&decided.plan.steps)
             )));
         }
         let countdown = effective.tier.windows.countdown;
@@ -316,7 +329,8 @@ impl Run {
 fn report_facts(intended: &Intended, revision: &Revision, preview: &Preview) -> ReportFacts {
     let report = preview.report.as_ref();
     let never = governance::admission::NEVER;
-    let contended = report.map(|report| recovery::stats::cp_upper(u64::from(report.contended), u64::from(report.hostile), 50_000));
+    let contended =
+        report.map(|report| recovery::stats::cp_upper(u64::from(report.contended), u64::from(report.hostile), 50_000));
     ReportFacts {
         digest: preview.statement,
         is_sound: true,
@@ -341,7 +355,8 @@ fn report_facts(intended: &Intended, revision: &Revision, preview: &Preview) -> 
         drain: report.and_then(|r| preview.forecast(FindingKind::Drain, r.drain_p95_ms)),
         oscillations: report.and_then(|_| preview.forecast(FindingKind::Growth, 0)),
         delay: report.and_then(|r| preview.forecast(FindingKind::Delay, r.delay_p95_ms.unwrap_or(never))),
-        convergence: report.and_then(|r| preview.forecast(FindingKind::Convergence, r.convergence_p95_ms.unwrap_or(never))),
+        convergence: report
+            .and_then(|r| preview.forecast(FindingKind::Convergence, r.convergence_p95_ms.unwrap_or(never))),
     }
 }
 
@@ -362,7 +377,8 @@ fn no_history() -> HistoryFacts {
 /// A plan that touches no declared quorum set keeps every quorum; otherwise the preview says.
 fn quorum_safe(revision: &Revision, preview: &Preview) -> Option<bool> {
     let services = &revision.world.services;
-    let untouched = revision.checked.writes().iter().all(|name| services.get(name).is_some_and(|facts| facts.quorum_of.is_none()));
+    let untouched =
+        revision.checked.writes().iter().all(|name| services.get(name).is_some_and(|facts| facts.quorum_of.is_none()));
     if untouched { Some(true) } else { preview.report.as_ref().map(recovery::model::Report::is_quorum_safe) }
 }
 
@@ -377,7 +393,8 @@ fn members(closure: &recovery::graph::Closure) -> Vec<String> {
 fn mutation(decision: &Decision, revision: &Revision) -> Result<Change, Stop> {
     let first = decision.mutation.first().ok_or_else(|| Stop::escalate("a mutation without a parameter"))?;
     // Several bounds may ask for the same parameter: the value farthest toward the safe end keeps them all.
-    let same = decision.mutation.iter().filter(|change| (&change.step, &change.parameter) == (&first.step, &first.parameter));
+    let same =
+        decision.mutation.iter().filter(|change| (&change.step, &change.parameter) == (&first.step, &first.parameter));
     let change = same.max_by_key(|change| change.to.abs_diff(change.from)).unwrap_or(first);
     let parameter = change.parameter.split('.').nth(1).unwrap_or(&change.parameter);
     let step = revision.plan.step(&change.step).ok_or_else(|| Stop::escalate("a mutation of no step"))?;

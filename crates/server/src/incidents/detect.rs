@@ -4,9 +4,7 @@ use super::run::{Run, Stop};
 use crate::platform::{ObserverReading, Reading, observe, onset};
 use base::{Digest, Millis, Ratio, Timestamp};
 use governance::policy::Effective;
-use governance::record::{
-    Answer, Bound, Claims, Detection, Intent, IntentReason, Mutable, Observers, Scope, Vote,
-};
+use governance::record::{Answer, Bound, Claims, Detection, Intent, IntentReason, Mutable, Observers, Scope, Vote};
 use recovery::graph::{Closure, FaultScope, Snapshot};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +56,9 @@ impl Run {
             return Ok(done);
         }
         let Some(platform) = self.app.platform.clone() else {
-            return Err(Stop::escalate("nothing is supervised here: start `stanch supervise`, then serve with --platform"));
+            return Err(Stop::escalate(
+                "nothing is supervised here: start `stanch supervise`, then serve with --platform",
+            ));
         };
         let window = effective.tier.windows.impaired_for;
         let patience = Millis(window.0.saturating_mul(6));
@@ -79,7 +79,8 @@ impl Run {
                 (scope_before, unchanged_since) = (detected.impaired.clone(), now);
             }
             let asked_is_in = detected.impaired.contains(&self.brief.target);
-            let stands = now.since(unchanged_since) >= window && (asked_is_in || now.since(began) >= Millis(window.0 * 3));
+            let stands =
+                now.since(unchanged_since) >= window && (asked_is_in || now.since(began) >= Millis(window.0 * 3));
             if enough && stands || now >= deadline {
                 return self.record_detection(effective, &readings, detected, &snapshot, now, enough).await;
             }
@@ -232,7 +233,11 @@ impl Run {
             started_at_ms: started.0,
         };
         self.settle("intent.1", &intended, batch).await?;
-        self.say(format!("intent         {} · class {CLASS} · tier {} · signed", statement.short(), effective.tier_name));
+        self.say(format!(
+            "intent         {} · class {CLASS} · tier {} · signed",
+            statement.short(),
+            effective.tier_name
+        ));
         self.spent(2);
         Ok(intended)
     }
@@ -245,7 +250,12 @@ pub(crate) fn with_callees(snapshot: &Snapshot, target: &str) -> BTreeSet<String
     let mut open = vec![target.to_owned()];
     while let Some(name) = open.pop() {
         let below = snapshot.edges().iter().filter(|edge| edge.caller == name && edge.is_blocking());
-        open.extend(below.filter(|edge| reached.insert(edge.callee.clone())).map(|edge| edge.callee.clone()).collect::<Vec<_>>());
+        open.extend(
+            below
+                .filter(|edge| reached.insert(edge.callee.clone()))
+                .map(|edge| edge.callee.clone())
+                .collect::<Vec<_>>(),
+        );
     }
     reached
 }

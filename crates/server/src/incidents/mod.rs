@@ -16,8 +16,8 @@ pub mod view;
 
 pub use chain::{Batch, Chain, statement, statement_digest};
 pub use detect::CLASS;
-pub use routes::routes;
 pub use propose::{read_plan, read_world};
+pub use routes::routes;
 pub use run::{Brief, Ending, stage_id};
 
 use crate::app::App;

@@ -85,7 +85,8 @@ impl Run {
         let invariants: Vec<Evaluation> =
             report.as_ref().map(|report| capacity_floor(report, effective)).into_iter().collect();
         let bound_blob = blob_of("bound", &bound).1;
-        let (record, blob) = self.pilot_record(revision, intended, &report, causes.clone(), &invariants, bound, taken_at, took);
+        let (record, blob) =
+            self.pilot_record(revision, intended, &report, causes.clone(), &invariants, bound, taken_at, took);
         let mut batch = self.batch();
         batch.blob(bound_blob);
         fit_blob.map(|blob| batch.blob(blob));
@@ -261,7 +262,10 @@ impl Run {
             shown.retries_permille = report.amplification_permille;
             shown.not_modeled.clone_from(&report.not_modeled);
             shown.findings = report.breaches().map(|finding| finding_text(finding, &preview.fixes)).collect();
-            self.say(format!("preview r{n}     on a model fitted to the live numbers, nothing touched, {took}, {} runs", report.runs));
+            self.say(format!(
+                "preview r{n}     on a model fitted to the live numbers, nothing touched, {took}, {} runs",
+                report.runs
+            ));
             for line in &shown.findings {
                 self.say(format!("               ✗ {line}"));
             }
@@ -282,9 +286,10 @@ impl Run {
 
 impl Preview {
     fn value(&self, report: Option<Digest>) -> PreviewValue {
-        let fixes = self.fixes.iter().map(|(kind, fix)| {
-            (kind.word().to_owned(), (fix.parameter.clone(), fix.step.clone(), fix.from, fix.to))
-        });
+        let fixes = self
+            .fixes
+            .iter()
+            .map(|(kind, fix)| (kind.word().to_owned(), (fix.parameter.clone(), fix.step.clone(), fix.from, fix.to)));
         PreviewValue {
             statement: self.statement.to_string(),
             completed: self.report.is_some(),
@@ -433,7 +438,8 @@ fn impairments(reading: &Reading, fit: &Fit, spans: &[Span]) -> Vec<Impairment> 
     let known = all.filter(|instance| fit.service(&instance.service).is_some());
     known
         .map(|instance| {
-            let health = if instance.alive { silent_or_slow(&instance.name(), fit, spans, reading.at) } else { Health::Down };
+            let health =
+                if instance.alive { silent_or_slow(&instance.name(), fit, spans, reading.at) } else { Health::Down };
             Impairment { service: instance.service.clone(), replica: instance.replica, health }
         })
         .collect()

@@ -110,7 +110,8 @@ impl Run {
             match self.decide(effective, detected, intended, &revision, &preview).await? {
                 super::decide::Next::Commit(decided) => return Ok(*decided),
                 super::decide::Next::Mutate(change) => {
-                    let mutated = lineage::mutate(&revision.plan, &change).map_err(|error| Stop::escalate(error.to_string()))?;
+                    let mutated =
+                        lineage::mutate(&revision.plan, &change).map_err(|error| Stop::escalate(error.to_string()))?;
                     story.previous = Some(revision.plan);
                     story.mutations += 1;
                     ready = Some((mutated, "preview".to_owned()));
@@ -192,8 +193,12 @@ impl Run {
             let is_last = story.asked >= agents.len();
             story.asked += 1;
             let cause = if story.previous.is_none() { "first" } else { "kernel" };
-            let question =
-                Question::Planning { agent: agent.clone(), revision: number.into(), cause: cause.into(), view: view.clone() };
+            let question = Question::Planning {
+                agent: agent.clone(),
+                revision: number.into(),
+                cause: cause.into(),
+                view: view.clone(),
+            };
             let name = format!("propose.{number}.{}", story.asked);
             let answer = self.ask(&name, &question, effective).await?;
             self.spent(3);
@@ -265,7 +270,8 @@ impl Run {
             Some(platform) => platform.read(now, now).await,
             None => Reading::default(),
         };
-        let mut names: Vec<String> = detected.impaired.iter().chain(&detected.suspects).chain(&group.members).cloned().collect();
+        let mut names: Vec<String> =
+            detected.impaired.iter().chain(&detected.suspects).chain(&group.members).cloned().collect();
         names.sort();
         names.dedup();
         let window = (Timestamp(detected.onset_ms).minus(snapshot.config().baseline), Timestamp(detected.onset_ms));
@@ -275,7 +281,10 @@ impl Run {
             impaired: detected.impaired.clone(),
             suspects: detected.suspects.clone(),
             group: group.members.clone(),
-            services: names.iter().map(|name| (name.clone(), self.agent_service(name, &reading, snapshot, window))).collect(),
+            services: names
+                .iter()
+                .map(|name| (name.clone(), self.agent_service(name, &reading, snapshot, window)))
+                .collect(),
             edges: agent_edges(&names, snapshot, &reading),
             rejections: story.rejections.clone(),
             nearest: story.nearest.clone(),
@@ -525,7 +534,8 @@ fn attempts(reading: &Reading, edge: &str) -> u64 {
     let series = reading.proxy.as_ref().and_then(|proxy| proxy.counters.edges.get(edge));
     let from = reading.at.minus(Millis(3_000));
     let recent = series.into_iter().flat_map(|series| &series.seconds).filter(|second| second.at_ms >= from.0);
-    let (calls, retries) = recent.fold((0, 0), |(calls, retries), second| (calls + second.counts.calls, retries + second.counts.retries));
+    let (calls, retries) =
+        recent.fold((0, 0), |(calls, retries), second| (calls + second.counts.calls, retries + second.counts.retries));
     (calls * 1_000).checked_div(calls.saturating_sub(retries)).unwrap_or(1_000)
 }
 

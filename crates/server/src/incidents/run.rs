@@ -152,7 +152,12 @@ impl Run {
     ///
     /// # Errors
     /// As [`Run::settle`].
-    pub(crate) async fn submit(&mut self, requests: Vec<Request>, batch: Batch, guards: Vec<Guard>) -> Result<(), Stop> {
+    pub(crate) async fn submit(
+        &mut self,
+        requests: Vec<Request>,
+        batch: Batch,
+        guards: Vec<Guard>,
+    ) -> Result<(), Stop> {
         let mut all = vec![
             Guard::Task { id: self.task.id.clone(), version: self.task.version },
             Guard::Chain { incident: self.id.clone(), seq: batch.first_seq() },
@@ -166,7 +171,13 @@ impl Run {
 
     /// The creation of a promise of this incident.
     #[must_use]
-    pub(crate) fn create(&self, id: &str, param: Value, tags: BTreeMap<String, String>, timeout_at: Timestamp) -> Request {
+    pub(crate) fn create(
+        &self,
+        id: &str,
+        param: Value,
+        tags: BTreeMap<String, String>,
+        timeout_at: Timestamp,
+    ) -> Request {
         Request::PromiseCreate(Create { id: id.to_owned(), timeout_at, param, tags })
     }
 

@@ -99,7 +99,8 @@ fn by_record(reading: &Reading, window: Millis) -> (Option<bool>, String) {
 
 fn bad_since(record: &[RecordSecond]) -> Option<Timestamp> {
     let settled = record.split_last().map_or(&[][..], |(_, settled)| settled);
-    let bad = |second: &&RecordSecond| second.sent > 0 && (second.failed + second.late).saturating_mul(100) >= second.sent;
+    let bad =
+        |second: &&RecordSecond| second.sent > 0 && (second.failed + second.late).saturating_mul(100) >= second.sent;
     let run = settled.iter().rev().take_while(bad);
     run.last().map(|second| Timestamp(second.second_ms))
 }
@@ -110,7 +111,13 @@ mod tests {
     use actuators::control::{Instance, Status};
 
     fn reading(failed: u64) -> Reading {
-        let second = |n: i64, failed| RecordSecond { second_ms: n * 1_000, sent: 100, ok: 100 - failed, failed, ..RecordSecond::default() };
+        let second = |n: i64, failed| RecordSecond {
+            second_ms: n * 1_000,
+            sent: 100,
+            ok: 100 - failed,
+            failed,
+            ..RecordSecond::default()
+        };
         let record = vec![second(1, 0), second(2, failed), second(3, failed), second(4, 0)];
         Reading { at: Timestamp(4_500), record: Some(record), ..Reading::default() }
     }

@@ -25,7 +25,8 @@ fn fact(name: &str, reading: &Reading) -> Option<i64> {
         return passed(subject, reading);
     }
     let service = name.strip_prefix("ready(")?.strip_suffix(')')?;
-    let all = reading.status.as_ref()?.instances.iter().filter(|instance| instance.service == service && instance.ready);
+    let all =
+        reading.status.as_ref()?.instances.iter().filter(|instance| instance.service == service && instance.ready);
     i64::try_from(all.count()).ok()
 }
 

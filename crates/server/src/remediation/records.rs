@@ -4,8 +4,8 @@ use super::records_base64;
 use super::wire::{NotTaken, Posted, Refusal, STEPS, Standing, TaskParam};
 use crate::app::App;
 use crate::engine::{Entry, Guard, SubmitError};
-use crate::incidents::{Chain, statement};
 use crate::incidents::view::StepView;
+use crate::incidents::{Chain, statement};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -178,7 +178,10 @@ fn settle(
 
 fn converged_text(check: &governance::record::Converged) -> String {
     let mark = if check.met { "ok" } else { "NOT MET" };
-    format!("{} {} {} (limit {}) in {} samples: {mark}", check.name, check.value, check.unit, check.bound, check.samples)
+    format!(
+        "{} {} {} (limit {}) in {} samples: {mark}",
+        check.name, check.value, check.unit, check.bound, check.samples
+    )
 }
 
 fn journal(
@@ -242,7 +245,10 @@ fn if_there(app: &App, id: String, value: &str) -> Option<Request> {
 fn created_settled(app: &App, id: &str, state: Resolution, value: String) -> [Request; 2] {
     let timeout_at = app.env.now().plus(STEP_MAX);
     let create = Create { id: id.to_owned(), timeout_at, param: Value::default(), tags: BTreeMap::new() };
-    [Request::PromiseCreate(create), Request::PromiseSettle(Settle { id: id.to_owned(), state, value: Value::text(value) })]
+    [
+        Request::PromiseCreate(create),
+        Request::PromiseSettle(Settle { id: id.to_owned(), state, value: Value::text(value) }),
+    ]
 }
 
 fn fulfill(posted: &Posted, state: Resolution, value: String) -> Request {
@@ -258,7 +264,9 @@ fn shown(app: &App, posted: &Posted, record: &Signed<Record>) {
         let known = view.commit.executors.iter().any(|(pid, _)| *pid == holder);
         if matches!(record.value(), Record::Arm(_) | Record::Journal(_)) && !known && !holder.is_empty() {
             if !view.commit.executors.is_empty() {
-                view.lines.push(format!("takeover       {holder} goes on where the journal ends: it looks first and repeats nothing"));
+                view.lines.push(format!(
+                    "takeover       {holder} goes on where the journal ends: it looks first and repeats nothing"
+                ));
             }
             view.commit.executors.push((holder, at.0));
         }
@@ -275,7 +283,13 @@ fn show_line(view: &mut crate::incidents::view::View, line: &Journal, at: Timest
     let text = step_text(view, &key);
     let existing = view.commit.steps.iter().position(|step| step.key == key);
     let at_index = existing.unwrap_or_else(|| {
-        view.commit.steps.push(StepView { key: key.clone(), text: text.clone(), state: "running".into(), ms: 0, began_ms: at.0 });
+        view.commit.steps.push(StepView {
+            key: key.clone(),
+            text: text.clone(),
+            state: "running".into(),
+            ms: 0,
+            began_ms: at.0,
+        });
         view.commit.steps.len() - 1
     });
     let Some(step) = view.commit.steps.get_mut(at_index) else { return };

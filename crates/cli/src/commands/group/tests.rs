@@ -93,7 +93,9 @@ fn what_cannot_be_read_says_where() {
     cut.truncate(200);
     let table = &b"trace,span,parent,pod,op,start_us,dur_us\n0,0,,0,0,0,x\n"[..];
     let dictionary = &b"{\n \"label\": 7 }"[..];
-    let cases: [(&str, &[u8], Option<&[u8]>, &str); 6] = [
+    /// File, content, dictionary beside it, what is said.
+    type Case<'a> = (&'a str, &'a [u8], Option<&'a [u8]>, &'a str);
+    let cases: [Case<'_>; 6] = [
         ("cut.json", &cut, None, "line 1, column 200: EOF"),
         ("empty.json", b"", None, "none of the known trace formats"),
         ("none.json", b"{\"resourceSpans\": []}", None, "no spans in it"),

@@ -131,8 +131,12 @@ fn own_versions(journal: &[Line]) -> Versions {
     let mut own = Versions::new();
     for line in journal {
         match line {
-            Line::Did(receipt) | Line::UndoDid(receipt) | Line::Expired(receipt) => own.extend(receipt.versions.clone()),
-            Line::Reconciled(settled) => own.extend(settled.receipt.iter().flat_map(|receipt| receipt.versions.clone())),
+            Line::Did(receipt) | Line::UndoDid(receipt) | Line::Expired(receipt) => {
+                own.extend(receipt.versions.clone())
+            }
+            Line::Reconciled(settled) => {
+                own.extend(settled.receipt.iter().flat_map(|receipt| receipt.versions.clone()))
+            }
             _ => {}
         }
     }
@@ -188,7 +192,8 @@ impl Driver {
                 }
             }
             let now = self.now();
-            let due = self.kernel.poll_timeout().unwrap_or(now.plus(LOOK_EVERY)).min(next_look).max(now.plus(Millis(1)));
+            let due =
+                self.kernel.poll_timeout().unwrap_or(now.plus(LOOK_EVERY)).min(next_look).max(now.plus(Millis(1)));
             let env = self.shared.env.clone();
             tokio::select! {
                 () = job.lease.lost() => {

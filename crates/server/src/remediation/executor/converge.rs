@@ -6,7 +6,7 @@ use crate::platform::{Reading, RecordSecond, summarize};
 use crate::remediation::wire::ConvergeParam;
 use base::{Digest, Millis, Timestamp};
 use client::Job;
-use governance::record::{Convergence, ConvergenceOutcome, Converged};
+use governance::record::{Converged, Convergence, ConvergenceOutcome};
 use std::sync::Arc;
 
 /// Bad requests allowed, in parts per million of those sent: the client's objective.

@@ -27,7 +27,8 @@ fn reading() -> Reading {
         ..Status::default()
     };
     let last = START.0 - START.0 % 1_000;
-    let second = |back: i64, calls| Second { at_ms: last - back * 1_000, counts: Counts { calls, ..Counts::default() } };
+    let second =
+        |back: i64, calls| Second { at_ms: last - back * 1_000, counts: Counts { calls, ..Counts::default() } };
     let seconds = vec![second(20, 90), second(19, 90), second(2, 30), second(1, 50), second(0, 900)];
     let mut proxy = ProxyState::default();
     proxy.settings.insert("limit/checkout->payments".into(), -1);
@@ -157,7 +158,10 @@ async fn the_kernel_gets_the_policys_numbers() {
     let rules = kernel_policy(&effective);
     let windows = &effective.tier.windows;
     assert_eq!(rules.type_max.to_string(), effective.tier.kernel.type_max.to_string());
-    assert_eq!((rules.headroom_ppm, rules.rate_floor), (effective.tier.kernel.headroom_ppm, effective.tier.kernel.rate_floor));
+    assert_eq!(
+        (rules.headroom_ppm, rules.rate_floor),
+        (effective.tier.kernel.headroom_ppm, effective.tier.kernel.rate_floor)
+    );
     assert_eq!(rules.services_max, u32::MAX, "a number too large is not wrapped around");
     assert_eq!(rules.actions, effective.class.actions);
     assert_eq!((rules.windows.grace, rules.windows.ready_for), (windows.action.grace, windows.ready_for));

@@ -7,8 +7,9 @@ fn instance(service: &str, replica: u32, ready: bool) -> Instance {
 }
 
 fn series(seconds: &[(i64, u64, u64)]) -> Series {
-    let second = |(at_ms, calls, shed): &(i64, u64, u64)| {
-        Second { at_ms: *at_ms, counts: Counts { calls: *calls, shed: *shed, ..Counts::default() } }
+    let second = |(at_ms, calls, shed): &(i64, u64, u64)| Second {
+        at_ms: *at_ms,
+        counts: Counts { calls: *calls, shed: *shed, ..Counts::default() },
     };
     Series { seconds: seconds.iter().map(second).collect(), ..Series::default() }
 }
@@ -23,7 +24,14 @@ fn reading() -> Reading {
     edges.insert("a->b".into(), series(&[(4_000, 7, 0)]));
     let total = Counts { in_flight: 3, ..Counts::default() };
     proxy.counters.targets.insert("a@1".into(), Series { total, ..Series::default() });
-    let second = |n: i64| RecordSecond { second_ms: n * 1_000, sent: 100, failed: 6, late: 4, shed: 20, ..RecordSecond::default() };
+    let second = |n: i64| RecordSecond {
+        second_ms: n * 1_000,
+        sent: 100,
+        failed: 6,
+        late: 4,
+        shed: 20,
+        ..RecordSecond::default()
+    };
     let record = (1..=5).map(second).collect();
     Reading { at: Timestamp(5_400), status: Some(status), proxy: Some(proxy), record: Some(record) }
 }
@@ -68,7 +76,11 @@ fn severity_counts_the_seconds_of_the_window_after_the_onset() {
     (last.failed, last.shed) = (0, 0);
     assert_eq!(earlier.len(), 3);
     let since = severity(&before, Millis(4_000), Timestamp(4_000)).unwrap();
-    assert_eq!((since.objectives, since.bad_ppm, since.shed_ppm), (0, 0, 0), "what was before the onset counts nothing");
+    assert_eq!(
+        (since.objectives, since.bad_ppm, since.shed_ppm),
+        (0, 0, 0),
+        "what was before the onset counts nothing"
+    );
 }
 
 #[test]

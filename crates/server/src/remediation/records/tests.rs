@@ -4,7 +4,9 @@ use crate::fixture::{Fixture, ask};
 use crate::incidents::{self, Brief};
 use axum::body::Body;
 use axum::http::Request as HttpRequest;
-use governance::record::{Arm, Bound, Convergence, ConvergenceOutcome, Converged, GuardMode, Link, Opaque, Seal, Signer};
+use governance::record::{
+    Arm, Bound, Converged, Convergence, ConvergenceOutcome, GuardMode, Link, Opaque, Seal, Signer,
+};
 use protocol::{Message, PromiseState, TaskState};
 use recovery::call::{CallOutcome, Fence, Key, Receipt, State as Fields, Versions};
 use recovery::journal::{Cause, Failure, Intend, Settled, UndoIntend};
@@ -69,8 +71,13 @@ impl Gate {
     async fn hold(&self, scope: &str) {
         let timeout_at = self.app.env.now().plus(STEP_MAX);
         let id = format!("hold/{scope}");
-        self.write(vec![Request::PromiseCreate(Create { id, timeout_at, param: Value::default(), tags: BTreeMap::new() })])
-            .await;
+        self.write(vec![Request::PromiseCreate(Create {
+            id,
+            timeout_at,
+            param: Value::default(),
+            tags: BTreeMap::new(),
+        })])
+        .await;
     }
 
     /// Records signed where the chain ends, as the task's holder posts them.
@@ -268,7 +275,8 @@ async fn a_record_stands_where_the_chain_ends_or_nowhere() {
     let mut gap = gate.posted(vec![gate.line(&Line::Unknown(key("s1"))), gate.line(&Line::Done(key("s1")))]);
     gap.records.remove(0);
     gate.refuses(&gap, Refusal::Chain).await;
-    let link = Link { incident: Some(gate.incident.clone()), seq: 1, prev: Some(Digest::of(b"other")), at: Timestamp(0) };
+    let link =
+        Link { incident: Some(gate.incident.clone()), seq: 1, prev: Some(Digest::of(b"other")), at: Timestamp(0) };
     let forged = gate.executor.sign(&link, gate.line(&Line::Done(key("s1")))).unwrap().to_json();
     gate.refuses(&Posted { records: vec![forged], ..gate.posted(Vec::new()) }, Refusal::Chain).await;
 }
@@ -439,7 +447,8 @@ async fn people_see_each_step_and_a_takeover() {
     let posted = gate.posted(vec![gate.line(&settled)]);
     take(&gate.app, &Posted { version, ..posted }).await.unwrap();
     let view = gate.app.incidents.view(&gate.incident).unwrap();
-    let steps: Vec<_> = view.commit.steps.iter().map(|step| (step.key.as_str(), step.state.as_str(), step.ms)).collect();
+    let steps: Vec<_> =
+        view.commit.steps.iter().map(|step| (step.key.as_str(), step.state.as_str(), step.ms)).collect();
     assert_eq!(steps, [("s1", "done", 1_500), ("s2", "running", LEASE.0)]);
     assert_eq!(view.commit.executors.iter().map(|(pid, _)| pid.as_str()).collect::<Vec<_>>(), ["w1", "w2"]);
     let starts: Vec<_> = view.lines.iter().filter_map(|line| line.split(' ').next()).collect();
