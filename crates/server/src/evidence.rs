@@ -41,11 +41,12 @@ pub enum EvidenceError {
 pub(crate) async fn checkpoint(app: &App) -> Result<(Checkpoint, String), EvidenceError> {
     let tree = Tree::of_leaves(app.engine.leaf_hashes());
     let last = app.engine.get_meta(CHECKPOINT_KEY).await?;
-    let last = last.and_then(|bytes| Checkpoint::peek(std::str::from_utf8(&bytes).ok()?));
-    if let Some(last) = last
-        && tree.root_at(last.size) != Some(last.root)
-    {
-        return Err(EvidenceError::Forked(last.size));
+    if let Some(bytes) = last {
+        // What was signed before and cannot be read could be anything: nothing more is signed.
+        let last = std::str::from_utf8(&bytes).ok().and_then(Checkpoint::peek).ok_or(EvidenceError::Forked(0))?;
+        if tree.root_at(last.size) != Some(last.root) {
+            return Err(EvidenceError::Forked(last.size));
+        }
     }
     let checkpoint = Checkpoint { origin: app.keys.origin.clone(), size: tree.size(), root: tree.root() };
     let note = checkpoint.sign(&app.keys.log);

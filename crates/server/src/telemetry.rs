@@ -9,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use base::{Millis, Timestamp};
 use recovery::graph::{Config, Graph, Snapshot};
-use recovery::import::{self, Options};
+use recovery::import::{self, ImportError, Options};
 use recovery::span::Span;
 use recovery::topology::Topology;
 use std::collections::VecDeque;
@@ -137,6 +137,7 @@ async fn export(State(telemetry): State<Telemetry>, headers: HeaderMap, body: By
             telemetry.observe(spans);
             answer(json, refused)
         }
+        Err(error @ ImportError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     }
 }

@@ -1,7 +1,7 @@
 //! The gate: what executors report is verified, then written in one transaction with what it settles.
 
 use super::records_base64;
-use super::wire::{NotTaken, Posted, Refusal, STEPS, Standing, TaskParam};
+use super::wire::{CommitParam, NotTaken, Posted, Refusal, STEPS, Standing, TaskParam};
 use crate::app::App;
 use crate::engine::{Entry, Guard, SubmitError};
 use crate::incidents::view::StepView;
@@ -142,6 +142,26 @@ fn guards(posted: &Posted, param: &TaskParam) -> Result<Vec<Guard>, NotTaken> {
     Ok(guards)
 }
 
+/// A record speaks for the task that sends it, and for no other plan, version or epoch.
+fn speaks_for(posted: &Posted, commit: &CommitParam, record: &Record) -> Result<(), NotTaken> {
+    let (plan, task, is_current) = match record {
+        Record::Arm(arm) => {
+            (arm.plan, Some(&arm.task), (arm.task_version, arm.epoch) == (posted.version, commit.epoch))
+        }
+        Record::Journal(line) => {
+            (line.plan, Some(&line.task), (line.task_version, line.epoch) == (posted.version, commit.epoch))
+        }
+        // What a predecessor performed is recorded under the version that performed it.
+        Record::Receipt(receipt) => (receipt.plan, None, receipt.task_version <= posted.version),
+        Record::Compensation(undone) => (undone.plan, None, undone.task_version <= posted.version),
+        _ => return Err(refuse(Refusal::Refused, "not a record that this task's holder may send")),
+    };
+    if plan.to_string() != commit.plan || task.is_some_and(|task| *task != posted.task) {
+        return Err(refuse(Refusal::Refused, "a record of another plan or task"));
+    }
+    if is_current { Ok(()) } else { Err(refuse(Refusal::Fenced, "a record of another version or epoch")) }
+}
+
 /// The writes that go with a record.
 fn settle(
     app: &App,
@@ -151,6 +171,9 @@ fn settle(
     requests: &mut Vec<Request>,
     guards: &mut Vec<Guard>,
 ) -> Result<(), NotTaken> {
+    if let TaskParam::Commit(commit) = param {
+        speaks_for(posted, commit, record.value())?;
+    }
     match (param, record.value()) {
         (TaskParam::Commit(commit), Record::Arm(_)) => {
             let id = format!("inc/{}:arm.{}.{}", posted.incident, commit.revision, posted.version);

@@ -77,7 +77,7 @@ impl Reporter {
                 Some(standing) => standing,
                 None => self.standing().await?,
             };
-            let posted = self.sign(&standing, &records)?;
+            let (posted, last) = self.sign(&standing, &records)?;
             let Ok(body) = serde_json::to_vec(&posted) else { return Err(Lost::Refused) };
             match self.shared.client.post_bytes("/records", body).await {
                 Ok((200, answer)) => {
@@ -86,8 +86,11 @@ impl Reporter {
                 }
                 Ok((409, answer)) => match serde_json::from_slice::<NotTaken>(&answer).map(|refused| refused.why) {
                     // Ours may have been taken and only its answer lost: the journal says so.
-                    Ok(Refusal::Chain) if self.was_taken(&standing, &records).await? => return Ok(()),
-                    Ok(Refusal::Chain) => {}
+                    Ok(Refusal::Chain) => {
+                        if self.standing().await?.prev == Some(last) {
+                            return Ok(());
+                        }
+                    }
                     Ok(Refusal::Held) => return Err(Lost::Held),
                     Ok(Refusal::Fenced) => return Err(Lost::Fenced),
                     Ok(Refusal::Refused) | Err(_) => {
@@ -105,15 +108,8 @@ impl Reporter {
         Err(Lost::Refused)
     }
 
-    /// Whether the journal grew by what was just sent. Only the task's holder writes to it, and that is us.
-    async fn was_taken(&mut self, before: &Standing, records: &[Record]) -> Result<bool, Lost> {
-        let lines = records.iter().filter(|record| matches!(record, Record::Journal(_))).count();
-        let known = before.journal.len();
-        let now = self.standing().await?;
-        Ok(lines > 0 && known > 0 && now.journal.len() >= known + lines)
-    }
-
-    fn sign(&self, standing: &Standing, records: &[Record]) -> Result<Posted, Lost> {
+    /// The records as they are sent, and the digest of the last one.
+    fn sign(&self, standing: &Standing, records: &[Record]) -> Result<(Posted, String), Lost> {
         let mut prev = standing.prev.as_deref().and_then(Digest::parse);
         let mut texts = Vec::new();
         for (seq, record) in (standing.seq..).zip(records) {
@@ -122,14 +118,16 @@ impl Reporter {
             prev = Some(Digest::of(&envelope.payload));
             texts.push(envelope.to_json());
         }
-        Ok(Posted {
+        let last = prev.map(|digest| digest.to_string()).unwrap_or_default();
+        let posted = Posted {
             incident: self.incident.clone(),
             task: self.task.clone(),
             version: self.version,
             epoch: self.epoch,
             records: texts,
             blobs: Vec::new(),
-        })
+        };
+        Ok((posted, last))
     }
 
     async fn pause(&self) {

@@ -444,7 +444,13 @@ async fn people_see_each_step_and_a_takeover() {
     gate.write(vec![Request::TaskAcquire { id, version, pid: "w2".into(), ttl: LEASE }]).await;
     let version = gate.app.engine.task(&gate.task).unwrap().version;
     let settled = Line::Reconciled(Settled { key: key("s2"), receipt: Some(receipt("s2")) });
-    let posted = gate.posted(vec![gate.line(&settled)]);
+    let mut line = gate.line(&settled);
+    let stale = gate.posted(vec![line.clone()]);
+    gate.refuses(&Posted { version, ..stale }, Refusal::Fenced).await;
+    if let Record::Journal(line) = &mut line {
+        line.task_version = version;
+    }
+    let posted = gate.posted(vec![line]);
     take(&gate.app, &Posted { version, ..posted }).await.unwrap();
     let view = gate.app.incidents.view(&gate.incident).unwrap();
     let steps: Vec<_> =

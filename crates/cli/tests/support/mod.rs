@@ -1,0 +1,177 @@
+//! The binary as an outsider meets it: its arguments, its output, its exit code, and what it leaves behind.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::disallowed_methods, reason = "tests start the program and bound how long they wait for it")]
+
+use serde_json::Value;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything may take here: a bound that only a hung program meets.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The program, without the variables and the input of whoever runs the tests.
+pub fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stanch"));
+    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("STANCH"));
+    ours.for_each(|name| drop(command.env_remove(name)));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// A finished command.
+#[derive(Debug)]
+pub struct Ran {
+    pub exit: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// Its one JSON value.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Ran {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ran { exit: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+}
+
+/// Runs a command to its end.
+pub fn stanch(arguments: &[&str]) -> Ran {
+    program(arguments).output().unwrap().into()
+}
+
+/// Waits until `done` answers; fails the test after [`PATIENCE`].
+pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = done() {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        std::thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// A process that ends with the test.
+pub struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    pub fn start(arguments: &[&str]) -> Running {
+        let mut child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Running { child, out }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The next line of its standard output.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "it ended before it said anything: {:?}", self.child.wait());
+        line
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Its exit code once it has ended; none when a signal ended it.
+    pub fn ended(&mut self) -> Option<i32> {
+        wait_for("the end of a process", || self.child.try_wait().unwrap()).code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A running `stanch serve`.
+pub struct Server {
+    pub process: Running,
+    pub url: String,
+}
+
+impl Server {
+    /// Starts it on a port of the kernel's choice and waits for its first line.
+    pub fn start(data: &Path, more: &[&str]) -> Server {
+        let mut arguments = vec!["serve", "--port", "0", "--json", "--data", data.to_str().unwrap()];
+        arguments.extend(more);
+        let mut process = Running::start(&arguments);
+        let ready: Value = serde_json::from_str(&process.line()).unwrap();
+        assert_eq!(ready["pid"], process.pid());
+        Server { process, url: ready["url"].as_str().unwrap().to_owned() }
+    }
+
+    /// One request of the protocol; answers status and data.
+    pub fn ask(&self, kind: &str, data: &Value) -> (u64, Value) {
+        let head = serde_json::json!({ "corrId": "c1", "version": "2026-04-01" });
+        let body = serde_json::json!({ "kind": kind, "head": head, "data": data }).to_string();
+        let (status, text) = http(&self.url, "POST", "/", &body);
+        let mut answer: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((answer["kind"].as_str(), answer["head"]["corrId"].as_str()), (Some(kind), Some("c1")), "{text}");
+        assert_eq!(answer["head"]["status"], status, "{text}");
+        (u64::from(status), answer["data"].take())
+    }
+
+    /// Ends it as an init system would.
+    pub fn end(mut self) {
+        self.process.signal(rustix::process::Signal::TERM);
+        assert_eq!(self.process.ended(), Some(0), "SIGTERM is an orderly end");
+    }
+}
+
+/// One HTTP request over a connection of its own.
+pub fn http(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let length = body.len();
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n");
+    stream.write_all(format!("{head}content-type: application/json\r\n\r\n{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// The command lines of all processes that name `dir`, with their numbers.
+pub fn processes_of(dir: &Path) -> Vec<(u32, String)> {
+    let needle = dir.to_str().unwrap();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // A process that ended meanwhile has no command line, and neither has one that waits to be reaped.
+        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if pid != std::process::id() && line.contains(needle) {
+            found.push((pid, line));
+        }
+    }
+    found
+}
+
+/// Waits until no process names `dir` any more.
+pub fn wait_until_nothing_is_left(dir: &Path) {
+    wait_for(&format!("the end of {:?}", processes_of(dir)), || processes_of(dir).is_empty().then_some(()));
+}
