@@ -87,9 +87,8 @@ impl PublicKey {
     /// Verifies a signature over raw bytes, strictly (no malleable or weak keys).
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
-        ed25519_dalek::VerifyingKey::from_bytes(&self.0).is_ok_and(|key| {
-            key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok()
-        })
+        ed25519_dalek::VerifyingKey::from_bytes(&self.0)
+            .is_ok_and(|key| key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(signature)).is_ok())
     }
 }
 
@@ -216,7 +215,8 @@ mod tests {
             assert_eq!(bad.verify(&key.public()), Err(EnvelopeError::Signature));
         }
         let json = good.to_json();
-        for bad in [json.replace(':', ": "), json.replace("keyid", "keyId"), format!("{json}\n"), json.replace('=', "")] {
+        for bad in [json.replace(':', ": "), json.replace("keyid", "keyId"), format!("{json}\n"), json.replace('=', "")]
+        {
             assert!(bad == json || Envelope::from_json(&bad) == Err(EnvelopeError::Form), "{bad}");
         }
     }

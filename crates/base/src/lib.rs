@@ -18,4 +18,3 @@ pub use envelope::{Envelope, EnvelopeError, KeyId, PublicKey, STATEMENT_TYPE, Si
 pub use keyring::{Keyring, KeyringEntry, KeyringError, Role};
 pub use ratio::{Ratio, RatioError, parse_percent_ppm};
 pub use time::{Millis, MillisError, Timestamp};
-

@@ -10,7 +10,9 @@ pub struct Millis(pub u64);
 
 /// A duration text that is not a number followed by `ms`, `s`, `m`, `h` or `d`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a duration: write a number and a unit, for example \"250ms\", \"0.5s\", \"2m\", \"1h\" or \"35d\"")]
+#[error(
+    "`{0}` is not a duration: write a number and a unit, for example \"250ms\", \"0.5s\", \"2m\", \"1h\" or \"35d\""
+)]
 pub struct MillisError(pub String);
 
 impl Timestamp {

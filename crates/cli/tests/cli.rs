@@ -307,10 +307,10 @@ fn an_incident_that_nobody_confirms_is_escalated_and_leaves_evidence_that_anyone
     let first = "[tier.bronze.windows]\nimpaired_for = \"200ms\"\n";
     write("policy.toml", &format!("{}\n{first}", governance::policy::DEFAULT_TEXT));
     let (topology, platform, data) = (at("stanch.toml"), at("platform"), at("data"));
-    let mut supervisor = Running::start(&["supervise", text(&topology), "--data", text(&platform)]);
+    let mut supervisor = Running::start(dir.path(), &["supervise", text(&topology), "--data", text(&platform)]);
     wait_for("the supervised services", || {
-        let services = processes_of(&platform).len();
-        (platform.join("instances.json").exists() && services >= 2).then_some(())
+        // Supervisor, proxy and two services.
+        (processes_of(dir.path()).len() == 4).then_some(())
     });
     let policy = at("policy.toml");
     let arguments = ["--topology", text(&topology), "--platform", text(&platform), "--policy", text(&policy)];

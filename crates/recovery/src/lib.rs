@@ -4,6 +4,7 @@
 //! It decides and never acts. Read first: [`isa::Action`], `kernel::check`, `groups::group`.
 
 pub mod call;
+pub mod check;
 pub mod graph;
 pub mod groups;
 pub mod import;
@@ -12,10 +13,9 @@ pub mod journal;
 pub mod kernel;
 pub mod miss;
 pub mod model;
+pub mod plan;
 pub mod span;
 pub mod stats;
-pub mod topology;
-pub mod check;
-pub mod plan;
 pub mod text;
+pub mod topology;
 pub mod world;

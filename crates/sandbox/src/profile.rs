@@ -101,7 +101,14 @@ pub const PROFILES: [Profile; 10] = [
         capacity_rps: Some(500),
         ..twice("checkout", (2, 5))
     },
-    Profile { path: "/buy", workers: 512, queue_max: 512, calls: &[once("checkout", 3_000)], start_needs: &["checkout"], ..of("gateway", (1, 3)) },
+    Profile {
+        path: "/buy",
+        workers: 512,
+        queue_max: 512,
+        calls: &[once("checkout", 3_000)],
+        start_needs: &["checkout"],
+        ..of("gateway", (1, 3))
+    },
     Profile { workers: 8, calls: &[once("orders", 1_000)], ..of("fulfillment", (10, 20)) },
 ];
 

@@ -24,7 +24,7 @@ pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8
         Ok(verified) => {
             let name = trust.map(|path| path.display().to_string()).unwrap_or_default();
             if json {
-                println!(
+                out!(
                     "{}",
                     serde_json::json!({
                         "verified": true, "pinned": verified.is_pinned, "incident": verified.incident, "outcome": verified.outcome,
@@ -32,20 +32,24 @@ pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8
                     })
                 );
             } else {
-                println!("{}", verified.first_line(&name));
-                println!(
+                out!("{}", verified.first_line(&name));
+                out!(
                     "incident {} · outcome {} · {} records · log {} of {} entries",
-                    verified.incident, verified.outcome, verified.records, verified.origin, verified.log_size
+                    verified.incident,
+                    verified.outcome,
+                    verified.records,
+                    verified.origin,
+                    verified.log_size
                 );
                 for note in &verified.notes {
-                    println!("note: {note}");
+                    out!("note: {note}");
                 }
             }
             Ok(0)
         }
         Err(error) => {
             if json {
-                println!(
+                out!(
                     "{}",
                     serde_json::json!({ "verified": false, "code": error.code.to_string(), "member": error.member, "why": error.why })
                 );
@@ -64,7 +68,7 @@ pub(crate) async fn export(incident: &str, server: &str, out: Option<PathBuf>) -
     let bytes = follow::bundle(server, incident).await?;
     let path = out.unwrap_or_else(|| PathBuf::from(format!("inc-{incident}.stanch")));
     std::fs::write(&path, &bytes).map_err(|error| Failure::internal(format!("{}: {error}", path.display())))?;
-    println!("{}", path.display());
+    out!("{}", path.display());
     Ok(0)
 }
 
@@ -76,9 +80,9 @@ pub(crate) fn show(file: &Path, json: bool) -> Result<u8, Failure> {
     for (index, record) in &records {
         let shown = record.render();
         if json {
-            println!("{}", serde_json::json!({ "index": index, "record": shown }));
+            out!("{}", serde_json::json!({ "index": index, "record": shown }));
         } else {
-            println!("{index:>6}  {:<12} {}", record.record.kind(), record.common.principal);
+            out!("{index:>6}  {:<12} {}", record.record.kind(), record.common.principal);
         }
     }
     Ok(0)

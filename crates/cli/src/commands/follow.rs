@@ -53,6 +53,10 @@ pub(crate) async fn follow(server: &str, incident: &str, mut each: impl FnMut(&s
         match client.get_json::<View>(&format!("/incidents/{incident}")).await {
             Ok((200, view)) => {
                 missed = 0;
+                if view.lines.len() < shown {
+                    shown = 0;
+                    each("server         came back; the incident goes on where its stages end");
+                }
                 for line in view.lines.iter().skip(shown) {
                     each(line);
                 }

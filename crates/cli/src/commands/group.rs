@@ -70,10 +70,10 @@ fn from_file(args: &GroupArgs, traces: &Path) -> Result<u8, Failure> {
 
 fn print(json: bool, value: &Value) -> Result<(), Failure> {
     if json {
-        println!("{value}");
+        out!("{value}");
     } else if value.get("restart").is_some() {
         let answer = Answer::deserialize(value)?;
-        answer.lines().iter().for_each(|line| println!("{line}"));
+        answer.lines().iter().for_each(|line| out!("{line}"));
     }
     Ok(())
 }

@@ -9,8 +9,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use server::incidents::view::{EvidenceView, View};
 use server::process::ledger;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// The service a person asks to recover in the shop.
@@ -60,23 +62,17 @@ async fn in_the_shop(args: RecoverArgs) -> Result<u8, Failure> {
         None => fresh_dir()?,
     };
     std::fs::create_dir_all(&dir)?;
+    // Before anything is started, so that no signal ends this process without its shop.
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     say(args.json, &format!("policy {}", sandbox::POLICY_FILE));
     let ended = tokio::select! {
         ended = Box::pin(show(&args, &dir, began)) => ended,
-        _ = tokio::signal::ctrl_c() => Err(Failure::internal("interrupted; the shop has been ended")),
-        () = terminated() => Err(Failure::internal("terminated; the shop has been ended")),
+        _ = interrupt.recv() => Err(Failure::internal("interrupted; the shop has been ended")),
+        _ = terminate.recv() => Err(Failure::internal("terminated; the shop has been ended")),
     };
     // Whatever happened, nothing stays: the supervisor ends everything it started.
     Shop::at(&dir).end().await;
     ended
-}
-
-async fn terminated() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => drop(terminate.recv().await),
-        Err(_) => std::future::pending().await,
-    }
 }
 
 async fn show(args: &RecoverArgs, dir: &Path, began: Instant) -> Result<u8, Failure> {
@@ -241,7 +237,7 @@ async fn save_and_verify(server: &str, view: &mut View, path: &Path, json: bool,
 
 fn finish(view: &View, json: bool) -> Result<u8, Failure> {
     if json {
-        println!("{}", serde_json::to_string(view).map_err(anyhow::Error::from)?);
+        out!("{}", serde_json::to_string(view).map_err(anyhow::Error::from)?);
     }
     Ok(view.exit.unwrap_or(1))
 }
@@ -262,7 +258,7 @@ fn say(json: bool, line: &str) {
     if json {
         eprintln!("{line}");
     } else {
-        anstream::println!("{}", colored(line));
+        let _ = writeln!(anstream::stdout(), "{}", colored(line));
     }
 }
 

@@ -27,9 +27,9 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     let json = args.data.json;
     let announce = move |ready: &Ready| {
         if json {
-            println!("{}", serde_json::to_string(ready).unwrap_or_default());
+            out!("{}", serde_json::to_string(ready).unwrap_or_default());
         } else {
-            println!("listening on {}   policy {}   data {}", ready.url, ready.policy, ready.data);
+            out!("listening on {}   policy {}   data {}", ready.url, ready.policy, ready.data);
         }
     };
     let stop = stopped(args.lifeline);

@@ -185,16 +185,16 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8, Failure> {
     std::fs::create_dir_all(&dir)?;
     let shop = start(&dir, args.port, args.seed, false).await?;
     if args.shop.json {
-        println!("{}", serde_json::json!({ "url": shop.url, "data": shop.dir, "policy": sandbox::POLICY_FILE }));
+        out!("{}", serde_json::json!({ "url": shop.url, "data": shop.dir, "policy": sandbox::POLICY_FILE }));
     } else {
-        println!("policy {}", sandbox::POLICY_FILE);
-        println!("the shop runs: server {} · data {}", shop.url, shop.dir.display());
-        println!("break it:   stanch sandbox fault hang --service payments{}", given(&shop.dir)?);
-        println!(
+        out!("policy {}", sandbox::POLICY_FILE);
+        out!("the shop runs: server {} · data {}", shop.url, shop.dir.display());
+        out!("break it:   stanch sandbox fault hang --service payments{}", given(&shop.dir)?);
+        out!(
             "recover it: stanch recover checkout{}",
             if args.port == 8001 { String::new() } else { format!(" --server {}", shop.url) }
         );
-        println!("end it:     stanch sandbox down{}", given(&shop.dir)?);
+        out!("end it:     stanch sandbox down{}", given(&shop.dir)?);
     }
     Ok(0)
 }
@@ -213,9 +213,9 @@ pub(crate) async fn down(args: ShopArgs) -> Result<u8, Failure> {
         shop.end().await;
     }
     if args.json {
-        println!("{}", serde_json::json!({ "ended": ran }));
+        out!("{}", serde_json::json!({ "ended": ran }));
     } else {
-        println!("{}", if ran { "the shop has ended" } else { "no shop ran" });
+        out!("{}", if ran { "the shop has ended" } else { "no shop ran" });
     }
     Ok(0)
 }
@@ -224,9 +224,9 @@ pub(crate) async fn fault(args: FaultArgs) -> Result<u8, Failure> {
     let dir = data_dir(args.shop.data, "sandbox")?;
     let broken = inject(&dir, &args.service, args.fault, args.seed).await?;
     if args.shop.json {
-        println!("{}", serde_json::to_string(&broken).map_err(anyhow::Error::from)?);
+        out!("{}", serde_json::to_string(&broken).map_err(anyhow::Error::from)?);
     } else {
-        println!("{} · {}@{} · process {}", fault_word(args.fault), broken.service, broken.replica, broken.pid);
+        out!("{} · {}@{} · process {}", fault_word(args.fault), broken.service, broken.replica, broken.pid);
     }
     Ok(0)
 }
@@ -249,7 +249,7 @@ pub(crate) async fn status(args: ShopArgs) -> Result<u8, Failure> {
         next: Some("stanch sandbox up".into()),
     })?;
     if args.json {
-        println!("{}", serde_json::to_string(&status).map_err(anyhow::Error::from)?);
+        out!("{}", serde_json::to_string(&status).map_err(anyhow::Error::from)?);
         return Ok(0);
     }
     let rows = status.instances.iter().map(|instance| {
@@ -268,7 +268,7 @@ pub(crate) async fn status(args: ShopArgs) -> Result<u8, Failure> {
             instance.zone.clone().unwrap_or_default(),
         ]
     });
-    println!("{}", table(&["instance", "state", "process", "generation", "zone"], rows.collect()));
+    out!("{}", table(&["instance", "state", "process", "generation", "zone"], rows.collect()));
     Ok(0)
 }
 

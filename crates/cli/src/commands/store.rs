@@ -14,13 +14,13 @@ pub(crate) fn init(args: &DataArgs) -> Result<u8, Failure> {
     let data = data_dir(args.data.clone(), "server")?;
     let made = server::keys::init(&data).map_err(|error| Failure::internal(error.to_string()))?;
     if args.json {
-        println!("{}", serde_json::to_string(&made).map_err(anyhow::Error::from)?);
+        out!("{}", serde_json::to_string(&made).map_err(anyhow::Error::from)?);
         return Ok(0);
     }
     let what = if made.made { "made keys and a first policy" } else { "already initialized; nothing was changed" };
-    println!("{}: {what}", made.data);
-    println!("  policy  {}   every class starts at `observe`: stanch records what it would do", made.policy);
-    println!("  trust   {}   keep a copy elsewhere: `stanch evidence verify FILE --trust` pins these keys", made.trust);
+    out!("{}: {what}", made.data);
+    out!("  policy  {}   every class starts at `observe`: stanch records what it would do", made.policy);
+    out!("  trust   {}   keep a copy elsewhere: `stanch evidence verify FILE --trust` pins these keys", made.trust);
     Ok(0)
 }
 
@@ -66,15 +66,15 @@ fn has_database(data: &std::path::Path) -> bool {
 
 fn report(args: &DataArgs, violations: &[String], entries: u64) -> Result<u8, Failure> {
     if args.json {
-        println!(
+        out!(
             "{}",
             serde_json::json!({ "ok": violations.is_empty(), "violations": violations, "log_entries": entries })
         );
     } else if violations.is_empty() {
-        println!("every invariant of the protocol holds; {entries} records in the evidence log, none altered");
+        out!("every invariant of the protocol holds; {entries} records in the evidence log, none altered");
     } else {
         for violation in violations {
-            println!("VIOLATED {violation}");
+            out!("VIOLATED {violation}");
         }
     }
     Ok(if violations.is_empty() { 0 } else { 3 })
@@ -87,12 +87,12 @@ pub(crate) fn config(args: &DataArgs) -> Result<u8, Failure> {
         Failure::usage(error.to_string()).next(format!("edit {}", data.join("config.toml").display()))
     })?;
     if args.json {
-        println!("{}", serde_json::json!({ "data": data, "settings": settings, "origins": shown }));
+        out!("{}", serde_json::json!({ "data": data, "settings": settings, "origins": shown }));
         return Ok(0);
     }
     let rows = shown.iter().map(|value| vec![value.key.clone(), value.value.clone(), value.origin.clone()]).collect();
-    println!("{}", table(&["key", "value", "from"], rows));
-    println!("data directory: {}   file: config.toml   environment: STANCH__SECTION__KEY", data.display());
+    out!("{}", table(&["key", "value", "from"], rows));
+    out!("data directory: {}   file: config.toml   environment: STANCH__SECTION__KEY", data.display());
     Ok(0)
 }
 

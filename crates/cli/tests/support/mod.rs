@@ -11,29 +11,33 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long anything may take here: a bound that only a hung program meets.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+/// Inherited by everything that a marked process starts.
+const MARK: &str = "TEST_DIRECTORY";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The program, without the variables and the input of whoever runs the tests.
-pub fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stanch"));
     let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("STANCH"));
-    ours.for_each(|name| drop(command.env_remove(name)));
+    for name in ours {
+        command.env_remove(name);
+    }
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
 /// A finished command.
 #[derive(Debug)]
-pub struct Ran {
-    pub exit: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) exit: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Ran {
     /// Its one JSON value.
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
@@ -46,12 +50,23 @@ impl From<Output> for Ran {
 }
 
 /// Runs a command to its end.
-pub fn stanch(arguments: &[&str]) -> Ran {
+pub(crate) fn stanch(arguments: &[&str]) -> Ran {
     program(arguments).output().unwrap().into()
 }
 
+/// Runs a command to its end, marked with `dir` and within [`PATIENCE`]; its output passes through files there.
+pub(crate) fn marked(dir: &Path, arguments: &[&str]) -> Ran {
+    std::fs::create_dir_all(dir).unwrap();
+    let file = |name: &str| std::fs::File::create(dir.join(name)).unwrap();
+    let mut command = program(arguments);
+    let mut child = command.env(MARK, dir).stdout(file("out.txt")).stderr(file("err.txt")).spawn().unwrap();
+    let status = wait_for("the end of a command", || child.try_wait().unwrap());
+    let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
+    Ran { exit: status.code().unwrap_or(-1), out: text("out.txt"), err: text("err.txt") }
+}
+
 /// Waits until `done` answers; fails the test after [`PATIENCE`].
-pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = done() {
@@ -63,37 +78,40 @@ pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A process that ends with the test.
-pub struct Running {
+pub(crate) struct Running {
     child: Child,
     out: BufReader<ChildStdout>,
 }
 
 impl Running {
-    pub fn start(arguments: &[&str]) -> Running {
-        let mut child = program(arguments).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    /// Starts it; `mark` names it and everything it starts, see [`processes_of`].
+    pub(crate) fn start(mark: &Path, arguments: &[&str]) -> Running {
+        let mut command = program(arguments);
+        command.env(MARK, mark).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Running { child, out }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The next line of its standard output.
-    pub fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
         assert!(line.ends_with('\n'), "it ended before it said anything: {:?}", self.child.wait());
         line
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Its exit code once it has ended; none when a signal ended it.
-    pub fn ended(&mut self) -> Option<i32> {
+    pub(crate) fn ended(&mut self) -> Option<i32> {
         wait_for("the end of a process", || self.child.try_wait().unwrap()).code()
     }
 }
@@ -106,24 +124,24 @@ impl Drop for Running {
 }
 
 /// A running `stanch serve`.
-pub struct Server {
-    pub process: Running,
-    pub url: String,
+pub(crate) struct Server {
+    pub(crate) process: Running,
+    pub(crate) url: String,
 }
 
 impl Server {
     /// Starts it on a port of the kernel's choice and waits for its first line.
-    pub fn start(data: &Path, more: &[&str]) -> Server {
+    pub(crate) fn start(data: &Path, more: &[&str]) -> Server {
         let mut arguments = vec!["serve", "--port", "0", "--json", "--data", data.to_str().unwrap()];
         arguments.extend(more);
-        let mut process = Running::start(&arguments);
+        let mut process = Running::start(data, &arguments);
         let ready: Value = serde_json::from_str(&process.line()).unwrap();
         assert_eq!(ready["pid"], process.pid());
         Server { process, url: ready["url"].as_str().unwrap().to_owned() }
     }
 
     /// One request of the protocol; answers status and data.
-    pub fn ask(&self, kind: &str, data: &Value) -> (u64, Value) {
+    pub(crate) fn ask(&self, kind: &str, data: &Value) -> (u64, Value) {
         let head = serde_json::json!({ "corrId": "c1", "version": "2026-04-01" });
         let body = serde_json::json!({ "kind": kind, "head": head, "data": data }).to_string();
         let (status, text) = http(&self.url, "POST", "/", &body);
@@ -134,14 +152,14 @@ impl Server {
     }
 
     /// Ends it as an init system would.
-    pub fn end(mut self) {
+    pub(crate) fn end(mut self) {
         self.process.signal(rustix::process::Signal::TERM);
         assert_eq!(self.process.ended(), Some(0), "SIGTERM is an orderly end");
     }
 }
 
 /// One HTTP request over a connection of its own.
-pub fn http(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+pub(crate) fn http(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     let address = url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -155,23 +173,26 @@ pub fn http(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
     (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
-/// The command lines of all processes that name `dir`, with their numbers.
-pub fn processes_of(dir: &Path) -> Vec<(u32, String)> {
-    let needle = dir.to_str().unwrap();
+/// The processes that name `dir` in their command line or were started, however indirectly, with it as their mark.
+pub(crate) fn processes_of(dir: &Path) -> Vec<(u32, String)> {
+    let (named, marked) = (dir.to_str().unwrap(), format!("{MARK}={}", dir.display()));
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // A process that ended meanwhile has no command line, and neither has one that waits to be reaped.
-        let Ok(line) = std::fs::read(entry.path().join("cmdline")) else { continue };
+        // A process that has ended has neither, and neither has one that waits to be reaped.
+        let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
+        let (line, environment) = (read("cmdline"), read("environ"));
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if pid != std::process::id() && line.contains(needle) {
+        if pid != std::process::id()
+            && (line.contains(named) || String::from_utf8_lossy(&environment).contains(&marked))
+        {
             found.push((pid, line));
         }
     }
     found
 }
 
-/// Waits until no process names `dir` any more.
-pub fn wait_until_nothing_is_left(dir: &Path) {
+/// Waits until no process is [`processes_of`] `dir` any more.
+pub(crate) fn wait_until_nothing_is_left(dir: &Path) {
     wait_for(&format!("the end of {:?}", processes_of(dir)), || processes_of(dir).is_empty().then_some(()));
 }

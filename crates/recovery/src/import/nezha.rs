@@ -15,7 +15,8 @@ struct Dictionary {
 
 pub(super) fn read(bytes: &[u8], options: &Options<'_>, sink: &mut dyn FnMut(Span)) -> Result<Report, ImportError> {
     let dictionary = options.dictionary.ok_or(ImportError::DictionaryMissing)?;
-    let dictionary: Dictionary = serde_json::from_slice(dictionary).map_err(|error| of_dictionary(malformed(&error)))?;
+    let dictionary: Dictionary =
+        serde_json::from_slice(dictionary).map_err(|error| of_dictionary(malformed(&error)))?;
     // Numbers are unique within one file only: the file's label tells the traces of several apart.
     let file = id(&format!("nezha {}", dictionary.label)) << 64;
     let mut report = Report::default();

@@ -18,3 +18,6 @@ pub async fn ask(url: &str, view: &AgentView, timeout: Duration) -> (Option<Agen
         Err(error) => (None, error.to_string().into_bytes()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -95,3 +95,6 @@ pub fn summarize(record: &[RecordSecond], from: Timestamp, to: Timestamp) -> Rec
         in_flight: second.in_flight,
     })
 }
+
+#[cfg(test)]
+mod tests;
