@@ -176,7 +176,10 @@ impl Answer {
         let Some(import) = &self.import else { return Vec::new() };
         let of = |number: Option<u64>, what: &str| count(number.unwrap_or(0), what);
         let mut text = format!("{}, {}", of(self.services, "service"), of(self.edges, "edge"));
-        text += &format!(" from {} of {}", count(import.kept, "span"), count(import.traces, "request"));
+        text += &format!(" from {}", count(import.kept, "span"));
+        if import.traces > 0 {
+            text += &format!(" of {}", count(import.traces, "request"));
+        }
         text += &format!(" within {}", duration(self.covered_ms.unwrap_or(0)));
         let dropped = import.dropped.values().sum::<u64>();
         let notes = [
