@@ -17,10 +17,6 @@ use tokio::time::Instant;
 
 /// The service a person asks to recover in the shop.
 const SHOP_TARGET: &str = "checkout";
-/// The policy's baseline: normal seconds before anything is broken.
-const BASELINE: Duration = Duration::from_millis(7_000);
-/// How long the graph may take to become sure.
-const MATURE_MAX: Duration = Duration::from_secs(40);
 /// How often ledgers are looked at for the moment to kill the executor.
 const LEDGER_EVERY: Duration = Duration::from_millis(5);
 
@@ -82,16 +78,8 @@ async fn show(args: &RecoverArgs, dir: &Path, began: Instant) -> Result<u8, Fail
         args.json,
         &format!("shop           up in {}: real processes, server {}", seconds(began.elapsed()), running.url),
     );
-    let sure = mature(&running, &target, &args.fault_service, began).await?;
-    say(
-        args.json,
-        &format!(
-            "graph          {} after {}: at most {} of requests could differ",
-            sure.level,
-            seconds(began.elapsed()),
-            super::show::percent(sure.miss_ppm)
-        ),
-    );
+    let sure = running.mature(&["gateway", &target, &args.fault_service], began).await?;
+    say(args.json, &format!("graph          {}", sure.after(began.elapsed())));
     let broken = shop::inject(dir, &args.fault_service, args.fault, args.seed).await?;
     say(
         args.json,
@@ -128,28 +116,6 @@ async fn show(args: &RecoverArgs, dir: &Path, began: Instant) -> Result<u8, Fail
         ),
     );
     finish(&view, json)
-}
-
-/// Waits until the graph is sure about everything a recovery may touch, and a whole baseline has passed.
-async fn mature(shop: &Shop, target: &str, broken: &str, began: Instant) -> Result<shop::Sure, Failure> {
-    let client = follow::connect(&shop.url)?;
-    let path = format!("/topology/permission?services=gateway,{target},{broken}");
-    let ready = Instant::now();
-    loop {
-        let answer = client.get_json::<shop::Sure>(&path).await;
-        let reasons = match answer {
-            Ok((200, sure)) if sure.level == "full" && ready.elapsed() >= BASELINE => return Ok(sure),
-            Ok((_, sure)) => sure.reasons.join(", "),
-            Err(error) => error.to_string(),
-        };
-        if began.elapsed() > MATURE_MAX {
-            return Err(Failure::internal(format!(
-                "the graph is not sure enough after {}: {reasons}",
-                seconds(began.elapsed())
-            )));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 /// Kills the executor with SIGKILL in the moment between an effect and its record: the ledger says *applied*, and the

@@ -12,6 +12,7 @@ use server::serve::{Ready, SERVER_FILE};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Directory of the server's own data inside the shop's.
 pub(crate) const SERVER_DIR: &str = "server";
@@ -19,6 +20,10 @@ pub(crate) const SERVER_DIR: &str = "server";
 const START_MAX: Duration = Duration::from_secs(30);
 /// How long it may take to end.
 const END_MAX: Duration = Duration::from_secs(10);
+/// How long the undisturbed shop is watched: one baseline of `sandbox.policy.toml` and a margin.
+const BASELINE: Duration = Duration::from_millis(7_000);
+/// How long the graph may take to become sure.
+const MATURE_MAX: Duration = Duration::from_secs(40);
 /// How often files and sockets are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -98,7 +103,7 @@ fn free_port() -> Result<u16, Failure> {
 
 impl Shop {
     async fn wait_ready(&mut self, load_url: &str) -> Result<(), Failure> {
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         loop {
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait()?
@@ -117,6 +122,26 @@ impl Shop {
                 )));
             }
             tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until the graph is sure about these services and a whole baseline has passed: what breaks before that cannot
+    /// be previewed.
+    pub(crate) async fn mature(&self, services: &[&str], began: Instant) -> Result<Sure, Failure> {
+        let client = super::follow::connect(&self.url)?;
+        let path = format!("/topology/permission?services={}", services.join(","));
+        let ready = Instant::now();
+        loop {
+            let reasons = match client.get_json::<Sure>(&path).await {
+                Ok((200, sure)) if sure.level == "full" && ready.elapsed() >= BASELINE => return Ok(sure),
+                Ok((_, sure)) => sure.reasons.join(", "),
+                Err(error) => error.to_string(),
+            };
+            if began.elapsed() > MATURE_MAX {
+                let took = began.elapsed().as_secs();
+                return Err(Failure::internal(format!("the graph is not sure enough after {took} s: {reasons}")));
+            }
+            tokio::time::sleep(2 * LOOK_EVERY).await;
         }
     }
 
@@ -147,7 +172,7 @@ impl Shop {
 }
 
 async fn gone(dir: &Path) -> bool {
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     while Supervisor::new(dir).status().await.is_ok() {
         if began.elapsed() > END_MAX {
             return false;
@@ -164,6 +189,11 @@ pub(crate) fn server_url(dir: &Path) -> Option<String> {
     Some(ready.url)
 }
 
+/// The services of which one replica may break.
+fn breakable() -> Vec<&'static str> {
+    sandbox::profile::PROFILES.iter().filter(|profile| profile.replicas > 1).map(|profile| profile.name).collect()
+}
+
 /// Breaks one replica.
 pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64) -> Result<Broken, Failure> {
     let kind = match kind {
@@ -171,8 +201,7 @@ pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64)
         FaultArg::Crash => Fault::Crash,
         FaultArg::Slow => Fault::Slow,
     };
-    let known: Vec<&str> =
-        sandbox::profile::PROFILES.iter().filter(|profile| profile.replicas > 1).map(|profile| profile.name).collect();
+    let known = breakable();
     if !known.contains(&service) {
         return Err(Failure::usage(format!("`{service}` cannot be broken; these can: {}", known.join(", "))));
     }
@@ -183,11 +212,20 @@ pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64)
 pub(crate) async fn up(args: UpArgs) -> Result<u8, Failure> {
     let dir = data_dir(args.shop.data, "sandbox")?;
     std::fs::create_dir_all(&dir)?;
-    let shop = start(&dir, args.port, args.seed, false).await?;
+    let began = Instant::now();
+    let mut shop = start(&dir, args.port, args.seed, false).await?;
+    let sure = match shop.mature(&breakable(), began).await {
+        Ok(sure) => sure.after(began.elapsed()),
+        Err(failure) => {
+            shop.end().await;
+            return Err(failure);
+        }
+    };
     if args.shop.json {
         out!("{}", serde_json::json!({ "url": shop.url, "data": shop.dir, "policy": sandbox::POLICY_FILE }));
     } else {
         out!("policy {}", sandbox::POLICY_FILE);
+        out!("graph {sure}");
         out!("the shop runs: server {} · data {}", shop.url, shop.dir.display());
         out!("break it:   stanch sandbox fault hang --service payments{}", given(&shop.dir)?);
         out!(
@@ -284,6 +322,14 @@ pub(crate) struct Sure {
     pub(crate) level: String,
     pub(crate) miss_ppm: u32,
     pub(crate) reasons: Vec<String>,
+}
+
+impl Sure {
+    /// In words, after so long a watch.
+    pub(crate) fn after(&self, watched: Duration) -> String {
+        let missed = super::show::percent(self.miss_ppm);
+        format!("{} after {:.1} s: at most {missed} of requests could differ", self.level, watched.as_secs_f64())
+    }
 }
 
 impl Shop {
