@@ -114,6 +114,20 @@ impl Rig {
         };
         tokio::time::timeout(Duration::from_secs(20), reached).await.expect("reached in time");
     }
+
+    /// The audit, once the proxy has written this word to it.
+    async fn audited(&self, word: &str) -> String {
+        let written = async {
+            loop {
+                let audit = std::fs::read_to_string(self.dir.path().join("proxy-audit.jsonl")).unwrap_or_default();
+                if audit.contains(word) {
+                    return audit;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), written).await.expect("written in time")
+    }
 }
 
 #[tokio::test]
@@ -233,11 +247,12 @@ async fn expiry_is_enforced_without_anyone_else_also_after_a_restart() {
     rig.until("limit/till", -1).await;
     rig.until("weight/till@0", 100).await;
     assert!(crate::clock::now() >= Timestamp(drain.expires_at_ms.expect("set")), "not before its time");
+    // One setting after the other: the sick one is the last to be looked at.
+    let audit = rig.audited("withheld").await;
+    assert_eq!(audit.lines().count(), 3, "{audit}");
     let state = rig.proxy.state().await.expect("state");
     assert_eq!(state.settings["weight/till@1"], 0, "the sick one gets nothing back");
     assert_eq!(state.versions["weight/till@0"], 2);
-    let audit = std::fs::read_to_string(rig.dir.path().join("proxy-audit.jsonl")).expect("audit");
-    assert!(audit.contains("withheld") && audit.lines().count() == 3, "{audit}");
     // A ready one takes its place: now it may.
     let b = till("b", &mut rig.tills).await;
     rig.register(&[&a, &b]).await;
