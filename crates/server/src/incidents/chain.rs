@@ -1,8 +1,9 @@
 //! An incident's chain of signed records: gapless numbers, each naming the digest of the one before.
 
 use crate::engine::{Engine, Entry};
-use base::{Digest, Envelope, KeyringError, Timestamp};
-use governance::record::{Link, Record, Signer, Statement};
+use base::{Digest, Envelope, Keyring, KeyringError, Timestamp};
+use governance::record::{Link, Record, Signed, Signer, Statement, open};
+use std::collections::BTreeSet;
 
 /// Where an incident's chain ends now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +93,31 @@ impl Batch {
 pub fn statement_digest(entry: &[u8]) -> Option<Digest> {
     let envelope = Envelope::from_json(std::str::from_utf8(entry).ok()?).ok()?;
     Some(Digest::of(&envelope.payload))
+}
+
+/// The digests of an incident's statements as the log has them now: of all of them when every one is signed by a key
+/// that may and that nobody suspects, and names the one before; of none otherwise.
+#[must_use]
+pub(super) fn proven(engine: &Engine, keyring: &Keyring, incident: &str) -> BTreeSet<Digest> {
+    let entries = engine.incident_entries(incident).unwrap_or_default();
+    let mut proven = BTreeSet::new();
+    let (mut seq, mut prev) = (0, None);
+    for (index, bytes) in entries {
+        let Some(signed) = signed(&bytes, keyring, index) else { return BTreeSet::new() };
+        let common = signed.common();
+        let follows = (common.incident.as_deref(), common.seq, common.prev) == (Some(incident), seq, prev);
+        if !follows || signed.is_suspect() {
+            return BTreeSet::new();
+        }
+        (seq, prev) = (seq + 1, Some(signed.digest()));
+        proven.insert(signed.digest());
+    }
+    proven
+}
+
+fn signed(entry: &[u8], keyring: &Keyring, index: u64) -> Option<Signed<Record>> {
+    let envelope = Envelope::from_json(std::str::from_utf8(entry).ok()?).ok()?;
+    open(&envelope, keyring, index).ok()
 }
 
 /// The statement in a log entry, its signature not looked at.

@@ -1,5 +1,6 @@
 //! Stages 7 and 8: one pure function decides; approval is by policy.
 
+use super::chain::proven;
 use super::detect::{Detected, Intended};
 use super::preview::{Preview, times, waves_signal};
 use super::propose::{Decided, Revision};
@@ -112,15 +113,18 @@ impl Run {
         let signals = self.signals(revision, preview);
         let live = evaluate_all(effective, &signals, &Needs::of(effective));
         let asked = Timestamp(intended.started_at_ms);
+        // What was written is read again and its signatures verified: this process may have inherited the incident.
+        let proven = proven(&self.app.engine, &self.app.keys.keyring, &self.id);
+        let intent = Digest::parse(&intended.statement).unwrap_or_default();
         Inputs {
             semantics: SEMANTICS,
             now,
             rules: Some(Rules::of(effective)),
             hold: Some(HoldFacts { version: holds.len() as u64, scope: holds.iter().find(covered).cloned() }),
             intent: Some(IntentFacts {
-                digest: Digest::parse(&intended.statement).unwrap_or_default(),
-                is_sound: true,
-                is_chained: true,
+                digest: intent,
+                is_sound: proven.contains(&intent),
+                is_chained: !proven.is_empty(),
                 revision: 1,
                 expires_at: Timestamp(intended.expires_at_ms),
                 fault_ppm: u64::from(detected.fault_ppm),
@@ -129,11 +133,11 @@ impl Run {
             plan: Some(self.plan_facts(effective, revision)),
             check: Some(CheckFacts {
                 digest: revision.check,
-                is_sound: true,
+                is_sound: proven.contains(&revision.check),
                 plan: revision.checked.digest(),
                 has_passed: true,
             }),
-            reports: vec![report_facts(intended, revision, preview)],
+            reports: vec![report_facts(intent, proven.contains(&preview.statement), revision, preview)],
             bound_now: Some(bound_now),
             invariants: live
                 .into_iter()
@@ -326,16 +330,16 @@ impl Run {
     }
 }
 
-fn report_facts(intended: &Intended, revision: &Revision, preview: &Preview) -> ReportFacts {
+fn report_facts(intent: Digest, is_sound: bool, revision: &Revision, preview: &Preview) -> ReportFacts {
     let report = preview.report.as_ref();
     let never = governance::admission::NEVER;
     let contended =
         report.map(|report| recovery::stats::cp_upper(u64::from(report.contended), u64::from(report.hostile), 50_000));
     ReportFacts {
         digest: preview.statement,
-        is_sound: true,
+        is_sound,
         plan: revision.checked.digest(),
-        intent: Digest::parse(&intended.statement).unwrap_or_default(),
+        intent,
         result: preview.result,
         taken_at: preview.taken_at,
         bound: preview.bound,

@@ -42,7 +42,7 @@ fn passed(subject: &str, reading: &Reading) -> Option<i64> {
 }
 
 /// How bad things are: services with an instance that is not ready, whether the client's objective is missed, and the
-/// share of its requests that went wrong. `None` without supervisor or record: nobody can say.
+/// share of its requests that went wrong. `None` without supervisor, record or requests: nobody can say.
 #[must_use]
 pub(crate) fn severity(reading: &Reading, window: Millis, onset: Timestamp) -> Option<Severity> {
     reading.status.as_ref()?;
@@ -50,13 +50,13 @@ pub(crate) fn severity(reading: &Reading, window: Millis, onset: Timestamp) -> O
     let to = Timestamp(record.last()?.second_ms);
     let from = to.minus(window).max(onset);
     let summary = summarize(record, from, to);
-    let share = |count: u64| (count.saturating_mul(1_000_000)).checked_div(summary.sent).unwrap_or(0);
-    let bad_ppm = share(summary.bad);
+    let share = |count: u64| count.saturating_mul(1_000_000).checked_div(summary.sent);
+    let bad_ppm = share(summary.bad)?;
     Some(Severity {
         impaired: reading.unavailable().len() as u64,
         objectives: u64::from(bad_ppm >= 10_000),
         bad_ppm,
-        shed_ppm: share(summary.shed),
+        shed_ppm: share(summary.shed)?,
     })
 }
 

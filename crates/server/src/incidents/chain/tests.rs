@@ -79,3 +79,21 @@ async fn a_signer_of_another_role_adds_nothing() {
     let (chain, entries, _) = batch.into_parts();
     assert_eq!((chain.seq, entries.len()), (0, 0));
 }
+
+#[tokio::test]
+async fn a_chain_is_proven_as_a_whole_or_not_at_all() {
+    let Fixture { app, dir: _dir } = Fixture::new();
+    let Fixture { app: stranger, dir: _other } = Fixture::new();
+    assert_eq!(proven(&app.engine, &app.keys.keyring, "i1"), BTreeSet::new(), "nothing proves nothing");
+    let mut batch = Chain::load(&app.engine, "i1").batch(app.env.now());
+    let first = batch.record(&app.keys.verification, veto("a")).unwrap();
+    let second = batch.record(&app.keys.verification, veto("b")).unwrap();
+    let after = write(&app.engine, batch).await.unwrap();
+    assert_eq!(proven(&app.engine, &app.keys.keyring, "i1"), BTreeSet::from([first, second]));
+    assert_eq!(proven(&app.engine, &stranger.keys.keyring, "i1"), BTreeSet::new(), "keys of another installation");
+
+    let mut forged = after.batch(app.env.now());
+    forged.record(&stranger.keys.verification, veto("c")).unwrap();
+    write(&app.engine, forged).await.unwrap();
+    assert_eq!(proven(&app.engine, &app.keys.keyring, "i1"), BTreeSet::new(), "one foreign signature spoils it");
+}

@@ -15,6 +15,7 @@ const BAD_PPM_MAX: i64 = 10_000;
 const BACKLOG_SLACK: u64 = 20;
 
 pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &ConvergeParam) -> Result<(), String> {
+    let plan = Digest::parse(&param.plan).ok_or("the task names no plan")?;
     let env = &shared.env;
     let began = env.now();
     let deadline = began.plus(Millis(param.deadline_ms));
@@ -39,7 +40,7 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &ConvergeParam) 
     let now = env.now();
     let reading = shared.platform.read(now, onset.minus(Millis(param.baseline_ms))).await;
     let record = Convergence {
-        plan: Digest::parse(&param.plan).unwrap_or_default(),
+        plan,
         checks,
         scope_after: reading.unavailable().into_iter().collect(),
         harm: harm(&reading, param),

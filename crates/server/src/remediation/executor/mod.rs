@@ -5,7 +5,7 @@ mod commit;
 mod converge;
 mod report;
 
-use super::wire::TaskParam;
+use super::wire::{SealParam, TaskParam};
 use crate::engine::Env;
 use crate::keys;
 use crate::platform::Platform;
@@ -92,21 +92,7 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Outcome {
     let done = match param {
         Some(TaskParam::Commit(param)) => commit::run(shared, &job, &param).await,
         Some(TaskParam::Converge(param)) => converge::run(shared, &job, &param).await,
-        Some(TaskParam::Seal(param)) => {
-            let record = Seal {
-                first: param.first,
-                last: param.last,
-                statements: param.statements.iter().filter_map(|text| Digest::parse(text)).collect(),
-                checkpoint_size: param.checkpoint_size,
-                checkpoint_root: Digest::parse(&param.checkpoint_root).unwrap_or_default(),
-                grew: param.grew,
-                forecast_ms: param.forecast_ms,
-                measured_ms: param.measured_ms,
-                outcome: param.outcome.clone(),
-            };
-            let mut reporter = Reporter::new(shared, &job, &param.incident, None);
-            reporter.send(vec![record.into()]).await.map_err(|error| error.to_string())
-        }
+        Some(TaskParam::Seal(param)) => seal(shared, &job, &param).await,
         // A task of a kind this version does not know is left to another executor.
         None => Err("not a task this executor knows".to_owned()),
     };
@@ -117,6 +103,24 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Outcome {
             Outcome::Release
         }
     }
+}
+
+/// Signs what an incident's evidence is. A digest that cannot be read is signed by nobody.
+async fn seal(shared: &Arc<Shared>, job: &Job, param: &SealParam) -> Result<(), String> {
+    let statements: Option<Vec<Digest>> = param.statements.iter().map(|text| Digest::parse(text)).collect();
+    let record = Seal {
+        first: param.first,
+        last: param.last,
+        statements: statements.ok_or("a statement's digest cannot be read")?,
+        checkpoint_size: param.checkpoint_size,
+        checkpoint_root: Digest::parse(&param.checkpoint_root).ok_or("the checkpoint's root cannot be read")?,
+        grew: param.grew,
+        forecast_ms: param.forecast_ms,
+        measured_ms: param.measured_ms,
+        outcome: param.outcome.clone(),
+    };
+    let mut reporter = Reporter::new(shared, job, &param.incident, None);
+    reporter.send(vec![record.into()]).await.map_err(|error| error.to_string())
 }
 
 /// Reads a topology file.

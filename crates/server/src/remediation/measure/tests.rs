@@ -93,4 +93,10 @@ fn nobody_can_say_without_supervisor_or_record() {
     assert_eq!(without(|reading| reading.status = None), None);
     assert_eq!(without(|reading| reading.record = None), None);
     assert_eq!(without(|reading| reading.record = Some(Vec::new())), None);
+    let idle = without(|reading| {
+        for second in reading.record.iter_mut().flatten() {
+            *second = RecordSecond { second_ms: second.second_ms, ..RecordSecond::default() };
+        }
+    });
+    assert_eq!(idle, None, "no request was sent");
 }
