@@ -1,12 +1,15 @@
 //! One HTTP/1.1 connection pool to one server, and its event streams.
 
 use bytes::{Bytes, BytesMut};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Body as _, Incoming};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::body::Body as _;
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// LIMIT: the largest answer read, in bytes.
@@ -51,16 +54,37 @@ pub enum Error {
     },
 }
 
-/// The pool and the address it talks to.
+/// What went wrong under a request, in words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Cause(pub String);
+/// The body of an answer, as it arrives.
+pub type AnswerBody = UnsyncBoxBody<Bytes, Cause>;
+/// An answer on its way.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Response<AnswerBody>, Cause>> + Send + 'a>>;
+
+/// Another way to the server than a socket: a simulator's network.
+pub trait Exchange: Send + Sync + std::fmt::Debug {
+    /// Carries one request there and its answer back.
+    fn exchange(&self, request: Request<Full<Bytes>>) -> Answering<'_>;
+}
+
+/// The way to one server and its address.
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
-    pool: Pool<HttpConnector, Full<Bytes>>,
+    way: Way,
     base: String,
+}
+
+#[derive(Clone, Debug)]
+enum Way {
+    Sockets(Pool<HttpConnector, Full<Bytes>>),
+    Through(Arc<dyn Exchange>),
 }
 
 /// A stream of server-sent events: the `data` of each, one after the other.
 pub(crate) struct Events {
-    body: Incoming,
+    body: AnswerBody,
     buffer: BytesMut,
     url: String,
 }
@@ -75,7 +99,11 @@ impl Http {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        Ok(Http { pool: Pool::builder(TokioExecutor::new()).build(connector), base })
+        Ok(Http { way: Way::Sockets(Pool::builder(TokioExecutor::new()).build(connector)), base })
+    }
+
+    pub(crate) fn through(exchange: Arc<dyn Exchange>) -> Http {
+        Http { way: Way::Through(exchange), base: "http://server".to_owned() }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -116,7 +144,7 @@ impl Http {
         path: &str,
         accept: &str,
         body: Vec<u8>,
-    ) -> Result<hyper::Response<Incoming>, Error> {
+    ) -> Result<Response<AnswerBody>, Error> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
@@ -124,18 +152,29 @@ impl Http {
             .header("accept", accept)
             .body(Full::new(Bytes::from(body)))
             .map_err(|e| Error::Address(e.to_string()))?;
-        self.pool.request(request).await.map_err(|e| self.unreachable(&e))
+        match &self.way {
+            Way::Sockets(pool) => {
+                let answer = pool.request(request).await.map_err(|e| self.unreachable(&e))?;
+                Ok(answer.map(|body| body.map_err(|e| Cause(causes(&e))).boxed_unsync()))
+            }
+            Way::Through(exchange) => exchange.exchange(request).await.map_err(|e| self.unreachable(&e)),
+        }
     }
 
     fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> Error {
-        let mut cause = error.to_string();
-        let mut next = error.source();
-        while let Some(inner) = next {
-            cause = format!("{cause}: {inner}");
-            next = inner.source();
-        }
-        Error::Unreachable { url: self.base.clone(), cause }
+        Error::Unreachable { url: self.base.clone(), cause: causes(error) }
     }
+}
+
+/// An error and what caused it, in one line.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(inner) = next {
+        text = format!("{text}: {inner}");
+        next = inner.source();
+    }
+    text
 }
 
 impl Events {

@@ -8,6 +8,8 @@ mod http;
 mod promises;
 mod worker;
 
-pub use http::{ANSWER_BYTES_MAX, CONNECT_TIMEOUT, EVENT_BYTES_MAX, Error, REQUEST_TIMEOUT};
+pub use http::{
+    ANSWER_BYTES_MAX, AnswerBody, Answering, CONNECT_TIMEOUT, Cause, EVENT_BYTES_MAX, Error, Exchange, REQUEST_TIMEOUT,
+};
 pub use promises::Client;
 pub use worker::{JOBS_MAX, Job, Lease, Outcome, Worker};

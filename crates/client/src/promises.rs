@@ -1,4 +1,4 @@
-use crate::http::{Error, Events, Http};
+use crate::http::{Error, Events, Exchange, Http};
 use base::{Millis, Timestamp};
 use hyper::Method;
 use protocol::wire::{self, Incoming};
@@ -32,6 +32,12 @@ impl Client {
     /// The address is not `http://host:port`.
     pub fn new(url: &str) -> Result<Client, Error> {
         Ok(Client { http: Http::new(url)?, calls: Arc::new(AtomicU64::new(0)) })
+    }
+
+    /// A client that reaches its server another way than by sockets.
+    #[must_use]
+    pub fn through(exchange: Arc<dyn Exchange>) -> Client {
+        Client { http: Http::through(exchange), calls: Arc::new(AtomicU64::new(0)) }
     }
 
     /// The server's address.

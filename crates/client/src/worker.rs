@@ -94,6 +94,7 @@ impl Worker {
         let mut backoff = BACKOFF_MIN;
         while !stop.is_cancelled() {
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 connected = self.attend(&mut jobs, &work) => {
                     if connected {
@@ -102,6 +103,7 @@ impl Worker {
                 }
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
             }
@@ -120,6 +122,7 @@ impl Worker {
         };
         loop {
             let event = tokio::select! {
+                biased;
                 event = events.next() => event,
                 Some(ended) = jobs.running.join_next_with_id() => {
                     jobs.forget(&ended);
@@ -153,6 +156,7 @@ impl Worker {
         let lease = Lease { task: TaskRef { id: task.id, version: task.version }, lost: CancellationToken::new() };
         let job = Job { promise, preload, lease: lease.clone() };
         let outcome = tokio::select! {
+            biased;
             outcome = work(job) => outcome,
             // Heartbeats end with the work; the work learns of a loss from its lease and ends itself.
             () = self.keep(&lease, asked) => Outcome::Settled,

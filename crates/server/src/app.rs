@@ -1,5 +1,6 @@
 //! What one server is made of; shared by every route and every incident.
 
+use crate::agents::Way;
 use crate::config::Settings;
 use crate::engine::{Engine, Env};
 use crate::incidents::Registry;
@@ -32,6 +33,8 @@ pub struct App {
     pub platform: Option<Platform>,
     /// Configuration.
     pub settings: Arc<Settings>,
+    /// The way to agents that are asked over HTTP.
+    pub way: Arc<dyn Way>,
     /// The incidents this process runs or ran.
     pub incidents: Registry,
     /// The data directory.

@@ -1,5 +1,6 @@
 //! Digests of the programs that run: what a record was true of.
 
+use crate::engine::Env;
 use base::Digest;
 use governance::record::TargetDigest;
 use recovery::topology::Topology;
@@ -11,7 +12,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 static SEEN: OnceLock<Mutex<BTreeMap<PathBuf, Digest>>> = OnceLock::new();
 
 /// The program of each of these services that a topology file declares.
-pub(crate) async fn of(topology: &Topology, services: &[String]) -> Vec<TargetDigest> {
+pub(crate) async fn of(env: &Env, topology: &Topology, services: &[String]) -> Vec<TargetDigest> {
     let declared = services.iter().filter_map(|name| Some((name.clone(), topology.service.get(name)?)));
     let programs: Vec<(String, PathBuf)> = declared
         .filter_map(|(name, service)| {
@@ -20,7 +21,7 @@ pub(crate) async fn of(topology: &Topology, services: &[String]) -> Vec<TargetDi
             Some((name, path))
         })
         .collect();
-    let read = tokio::task::spawn_blocking(move || {
+    let read = env.compute(move || {
         let digest = |(target, path): (String, PathBuf)| {
             Some(TargetDigest { target, digest: digest_of(&path)?, attestation: None })
         };

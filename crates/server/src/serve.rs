@@ -114,6 +114,37 @@ pub async fn serve(
 
 /// Everything one server is made of, over an initialized data directory.
 pub(crate) fn open(data: &Path, settings: Settings, env: Env) -> Result<App, ServeError> {
+    let directory = data.to_owned();
+    let open: Open = Box::new(move |config, env| Engine::open(&directory, config, env));
+    let platform = match settings.platform.directory.as_str() {
+        "" => None,
+        directory => Some(PathBuf::from(directory)),
+    };
+    let platform: Option<See> =
+        platform.map(|directory| -> See { Box::new(move |topology| Platform::new(&directory, topology)) });
+    assemble(data, settings, env, Outside { open, platform, way: Arc::new(agents::Http) })
+}
+
+/// Opens the engine.
+pub type Open = Box<dyn FnOnce(engine::Config, Env) -> Result<Engine, engine::OpenError> + Send>;
+/// Looks at the platform of a topology.
+pub type See = Box<dyn FnOnce(Arc<Topology>) -> Platform + Send>;
+
+/// What lies outside a server's process and differs between a machine and a simulator.
+pub struct Outside {
+    /// The store.
+    pub open: Open,
+    /// What is recovered; absent = nothing is supervised.
+    pub platform: Option<See>,
+    /// The way to agents.
+    pub way: Arc<dyn agents::Way>,
+}
+
+/// A server over an initialized data directory and what lies outside it.
+///
+/// # Errors
+/// As [`ServeError`] says.
+pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> Result<App, ServeError> {
     let keys = Arc::new(keys::load(data)?);
     let (policy, policy_text) = keys::load_policy(&policy_path(data, &settings))?;
     let topology = match settings.platform.topology.as_str() {
@@ -124,12 +155,9 @@ pub(crate) fn open(data: &Path, settings: Settings, env: Env) -> Result<App, Ser
     let windows = windows(&policy, &topology);
     let config =
         engine::Config { reconnect_grace: engine::Grace(windows.lease.reconnect_grace), ..engine::Config::default() };
-    let engine = Engine::open(data, config, env.clone())?;
+    let engine = (outside.open)(config, env.clone())?;
     let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;
-    let platform = match settings.platform.directory.as_str() {
-        "" => None,
-        directory => Some(Platform::new(Path::new(directory), topology.clone())),
-    };
+    let platform = outside.platform.map(|see| see(topology.clone()));
     Ok(App {
         env,
         engine,
@@ -139,6 +167,7 @@ pub(crate) fn open(data: &Path, settings: Settings, env: Env) -> Result<App, Ser
         topology,
         telemetry,
         platform,
+        way: outside.way,
         settings: Arc::new(settings),
         incidents: Registry::default(),
         data: data.to_owned(),
@@ -174,7 +203,8 @@ fn graph_config(windows: &Windows) -> recovery::graph::Config {
     }
 }
 
-fn router(app: &App, url: &str) -> Router {
+/// All routes of a server that listens at `url`.
+pub fn router(app: &App, url: &str) -> Router {
     promises::routes(app.engine.clone(), url)
         .merge(telemetry::routes(app.telemetry.clone()))
         .merge(incidents::routes(app.clone()))
@@ -199,26 +229,23 @@ fn write_ready(data: &Path, ready: &Ready) -> std::io::Result<()> {
     std::fs::rename(fresh, data.join(SERVER_FILE))
 }
 
+/// Starts what works by itself: orchestrator and agents. It ends with the process's tasks.
+pub fn start(app: &App) -> [tokio::task::JoinHandle<()>; 2] {
+    let env = &app.env;
+    [env.spawn(incidents::orchestrate(app.clone())), env.spawn(agents::work(app.clone()))]
+}
+
 /// Orchestrator, agents and the executor's keeper; the future ends when they have.
 fn start_background(app: &App, ready: &Ready, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
-    let until = |stop: CancellationToken, work: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| {
-        tokio::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = work => {}
-            }
-        })
-    };
-    let mut tasks = vec![
-        until(stop.clone(), Box::pin(incidents::orchestrate(app.clone()))),
-        until(stop.clone(), Box::pin(agents::work(app.clone()))),
-    ];
-    if app.settings.executor.start && app.platform.is_some() {
-        tasks.push(tokio::spawn(keep_executor(app.clone(), ready.url.clone(), stop)));
-    }
+    let working = start(app);
+    let keeper = (app.settings.executor.start && app.platform.is_some())
+        .then(|| tokio::spawn(keep_executor(app.clone(), ready.url.clone(), stop.clone())));
+    let env = app.env.clone();
     async move {
-        for task in tasks {
-            // A task that panicked has nothing left to wait for.
+        stop.cancelled().await;
+        env.end();
+        // A task that panicked has nothing left to wait for.
+        for task in working.into_iter().chain(keeper) {
             let _ = task.await;
         }
     }

@@ -5,7 +5,7 @@ mod http;
 mod rules;
 mod worker;
 
-pub use http::ask;
+pub use http::{Http, Way, ask};
 pub use rules::{diagnose, propose, verify};
 pub use worker::{AGENTS, Answer, BUILT_IN, Question, work};
 

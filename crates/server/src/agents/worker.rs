@@ -76,8 +76,11 @@ pub async fn work(app: App) {
     let Ok(mut connection) = app.engine.subscribe("agents", "agents") else { return };
     while let Some(message) = connection.next().await {
         let Message::Execute { task_id, version, .. } = message else { continue };
-        let app = app.clone();
-        tokio::spawn(async move { answer(&app, &task_id, version).await });
+        let (env, app) = (app.env.clone(), app.clone());
+        env.spawn(async move {
+            // What is not answered is offered again when the lease lapses.
+            let _ = answer(&app, &task_id, version).await;
+        });
     }
 }
 
@@ -122,7 +125,7 @@ enum Recorded {
 async fn plan(app: &App, agent: &str, view: &AgentView, call: Millis) -> (Option<AgentProposal>, Vec<u8>) {
     let external = app.settings.agent.iter().find(|known| known.name == agent);
     if let Some(external) = external {
-        return ask(&external.url, view, Duration::from_millis(call.0)).await;
+        return ask(app.way.as_ref(), &external.url, view, Duration::from_millis(call.0)).await;
     }
     let proposal = propose(view);
     let verbatim = serde_json::to_vec(&proposal).unwrap_or_default();

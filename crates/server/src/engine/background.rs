@@ -36,6 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     loop {
         let next = round(&shared, &mut search_at);
         tokio::select! {
+            biased;
             () = shared.stopped.cancelled() => return,
             () = shared.stir.notified() => {}
             () = shared.env.sleep_until(next) => {}

@@ -50,11 +50,15 @@ impl Drop for Connection {
             return;
         }
         // Outside a runtime there is nobody to wait: the leases lapse by themselves.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
         let (shared, group, id) = (Arc::clone(&self.shared), self.group.clone(), self.id.clone());
         let grace_ends = shared.env.now().plus(shared.reconnect_grace);
-        runtime.spawn(async move {
+        let env = shared.env.clone();
+        env.spawn(async move {
             tokio::select! {
+                biased;
                 () = shared.stopped.cancelled() => return,
                 () = shared.env.sleep_until(grace_ends) => {}
             }

@@ -21,10 +21,11 @@ pub use connection::Connection;
 pub use delivery::{
     ACK_AFTER, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, DEAD_LETTERS_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
 };
-pub use env::Env;
+pub use env::{Env, Stopped};
+pub use shared::{Opener, Writing};
 
 use crate::engine::core::Core;
-use crate::engine::shared::{Life, Opener, Shared};
+use crate::engine::shared::{Life, Shared};
 use base::{Digest, Millis};
 use protocol::{Promise, Request, Response, Task};
 use std::ops::Range;
@@ -191,10 +192,14 @@ impl Engine {
             let reader = store.reader()?;
             Ok((Box::new(store) as Box<dyn Store>, reader))
         });
-        Engine::open_with(opener, config, env)
+        Engine::open_with(opener, Writing::Thread, config, env)
     }
 
-    fn open_with(mut opener: Opener, config: Config, env: Env) -> Result<Engine, OpenError> {
+    /// Starts the engine on another store, or with another writer.
+    ///
+    /// # Errors
+    /// As [`Engine::open`].
+    pub fn open_with(mut opener: Opener, writing: Writing, config: Config, env: Env) -> Result<Engine, OpenError> {
         let (mut store, reader) = opener()?;
         let contents = store.load()?;
         let instants = contents.rows.iter().flat_map(|(_, row)| [Some(row.promise.created_at), row.promise.settled_at]);
@@ -207,7 +212,7 @@ impl Engine {
             return Err(OpenError::Violations(violations.iter().map(ToString::to_string).collect()));
         }
         let shared = Arc::new(Shared::new(core, reader, env, config.reconnect_grace.0));
-        let life = Life::start(&shared, store, opener).map_err(OpenError::Thread)?;
+        let life = Life::start(&shared, store, opener, writing).map_err(OpenError::Thread)?;
         Ok(Engine { shared, _life: Arc::new(life) })
     }
 

@@ -13,18 +13,30 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Opens the store: at the start, and again after a commit failed.
-pub(super) type Opener = Box<dyn FnMut() -> Result<(Box<dyn Store>, SqliteReader), store::Error> + Send>;
+pub type Opener = Box<dyn FnMut() -> Result<(Box<dyn Store>, SqliteReader), store::Error> + Send>;
 
 pub(super) struct Shared {
     core: Mutex<Core>,
     /// Wakes the writer: there is a group, or the engine ends.
     group: Condvar,
+    /// The same for a writer that is a task.
+    grouped: Notify,
     /// Wakes the background task: something may be due or deliverable.
     pub(super) stir: Notify,
     pub(super) stopped: CancellationToken,
     pub(super) env: Env,
     pub(super) reconnect_grace: Millis,
     reader: Mutex<SqliteReader>,
+}
+
+/// Who writes groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writing {
+    /// A thread of its own: a sync never holds up the runtime.
+    #[default]
+    Thread,
+    /// A task of the runtime: a simulator's, in which one thing happens at a time.
+    Task,
 }
 
 /// Ends the writer and the tasks when the last engine is dropped.
@@ -38,6 +50,7 @@ impl Shared {
         Shared {
             core: Mutex::new(core),
             group: Condvar::new(),
+            grouped: Notify::new(),
             stir: Notify::new(),
             stopped: CancellationToken::new(),
             env,
@@ -68,6 +81,7 @@ impl Shared {
     /// Tells the writer that there may be a group to commit.
     pub(super) fn wake(&self) {
         self.group.notify_one();
+        self.grouped.notify_one();
     }
 
     /// Waits until a group has ended, if one is named.
@@ -94,6 +108,26 @@ impl Shared {
         }
     }
 
+    /// As [`Shared::next_group`], for a writer that is a task.
+    pub(super) async fn await_group(&self) -> Option<Batch> {
+        loop {
+            {
+                let mut core = self.lock();
+                if self.stopped.is_cancelled() || self.core.is_poisoned() {
+                    return None;
+                }
+                if let Some(batch) = core.close_group() {
+                    return Some(batch);
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.stopped.cancelled() => return None,
+                () = self.grouped.notified() => {}
+            }
+        }
+    }
+
     /// Waits for `time`; false if the engine ended meanwhile.
     pub(super) fn wait_unless_stopped(&self, time: Duration) -> bool {
         let core = self.lock();
@@ -105,13 +139,24 @@ impl Shared {
 }
 
 impl Life {
-    pub(super) fn start(shared: &Arc<Shared>, store: Box<dyn Store>, open: Opener) -> Result<Life, std::io::Error> {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        store: Box<dyn Store>,
+        open: Opener,
+        writing: Writing,
+    ) -> Result<Life, std::io::Error> {
         let (finished, ended) = mpsc::unbounded_channel::<Finished>();
         let writer = Writer { shared: Arc::clone(shared), store: Some(store), open, finished };
-        let writer = std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?;
-        tokio::spawn(background::answer(Arc::clone(shared), ended));
-        tokio::spawn(background::run(Arc::clone(shared)));
-        Ok(Life { shared: Arc::clone(shared), writer: Some(writer) })
+        let writer = match writing {
+            Writing::Thread => Some(std::thread::Builder::new().name("writer".to_owned()).spawn(move || writer.run())?),
+            Writing::Task => {
+                shared.env.spawn(writer.attend());
+                None
+            }
+        };
+        shared.env.spawn(background::answer(Arc::clone(shared), ended));
+        shared.env.spawn(background::run(Arc::clone(shared)));
+        Ok(Life { shared: Arc::clone(shared), writer })
     }
 }
 

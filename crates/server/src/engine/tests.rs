@@ -123,5 +123,5 @@ fn open_store(dir: &Path, fault: &Arc<AtomicU8>, gate: Option<Arc<Mutex<Receiver
         let store = Faulty { inner, fault: Arc::clone(&fault), gate: gate.clone() };
         Ok((Box::new(store) as Box<dyn Store>, reader))
     });
-    Engine::open_with(opener, Config::default(), Env::manual(START))
+    Engine::open_with(opener, super::Writing::Thread, Config::default(), Env::manual(START))
 }

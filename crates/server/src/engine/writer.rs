@@ -23,18 +23,14 @@ impl Writer {
     /// Commits group after group until the engine is dropped.
     pub(super) fn run(mut self) {
         while let Some(batch) = self.shared.next_group() {
-            let outcome = match self.store.as_mut() {
-                Some(store) => store.commit(&batch),
-                None => Err(Error::Refused("the store is closed")),
-            };
-            match outcome {
-                Ok(()) => self.announce(self.shared.lock().finish()),
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "a commit failed; writes are refused");
-                    self.fail();
-                    if !self.reopen() {
+            if !self.commit(&batch) {
+                // The failed connection goes first: it may hold locks or a broken view of the log.
+                self.store = None;
+                while self.store.is_none() {
+                    if !self.shared.wait_unless_stopped(PROBE_EVERY) {
                         break;
                     }
+                    self.reopen();
                 }
             }
         }
@@ -42,24 +38,50 @@ impl Writer {
         self.fail();
     }
 
-    /// Opens the store anew and takes from it what memory shall be; whether the failed group is on disk is only
-    /// known by reading. False if the engine was dropped meanwhile.
-    fn reopen(&mut self) -> bool {
-        // The failed connection goes first: it may hold locks or a broken view of the log.
-        self.store = None;
-        while self.shared.wait_unless_stopped(PROBE_EVERY) {
-            match self.try_open() {
-                Ok((store, contents)) => {
-                    self.store = Some(store);
-                    let now = self.shared.env.now();
-                    self.announce(self.shared.lock().replace(contents, now));
-                    tracing::info!("the store takes writes again");
-                    return true;
+    /// As [`Writer::run`], as a task.
+    pub(super) async fn attend(mut self) {
+        while let Some(batch) = self.shared.await_group().await {
+            if !self.commit(&batch) {
+                self.store = None;
+                while self.store.is_none() {
+                    tokio::time::sleep(PROBE_EVERY).await;
+                    if self.shared.stopped.is_cancelled() {
+                        break;
+                    }
+                    self.reopen();
                 }
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the store is still unusable"),
             }
         }
-        false
+        self.fail();
+    }
+
+    /// Commits one group and tells who waits for it; false if the store failed.
+    fn commit(&mut self, batch: &Batch) -> bool {
+        let outcome = match self.store.as_mut() {
+            Some(store) => store.commit(batch),
+            None => Err(Error::Refused("the store is closed")),
+        };
+        if let Err(error) = outcome {
+            tracing::error!(error = &error as &dyn std::error::Error, "a commit failed; writes are refused");
+            self.fail();
+            return false;
+        }
+        self.announce(self.shared.lock().finish());
+        true
+    }
+
+    /// Tries to open the store anew and takes from it what memory shall be; whether the failed group is on disk is
+    /// only known by reading.
+    fn reopen(&mut self) {
+        match self.try_open() {
+            Ok((store, contents)) => {
+                self.store = Some(store);
+                let now = self.shared.env.now();
+                self.announce(self.shared.lock().replace(contents, now));
+                tracing::info!("the store takes writes again");
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the store is still unusable"),
+        }
     }
 
     fn fail(&self) {

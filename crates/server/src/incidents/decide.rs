@@ -216,10 +216,7 @@ impl Run {
     fn ledgers(&self, revision: &Revision) -> Option<Vec<(String, Vec<actuators::process::ledger::Entry>)>> {
         let platform = self.app.platform.as_ref()?;
         let services = revision.checked.writes().iter();
-        let read = |service: &String| {
-            let entries = actuators::process::ledger::read(platform.directory(), service).ok()?;
-            Some((service.clone(), entries))
-        };
+        let read = |service: &String| Some((service.clone(), platform.ledger(service)?));
         services.map(read).collect()
     }
 

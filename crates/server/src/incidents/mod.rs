@@ -125,10 +125,10 @@ pub async fn orchestrate(app: App) {
     let Ok(mut connection) = app.engine.subscribe("orchestrator", "orchestrator") else { return };
     while let Some(message) = connection.next().await {
         let Message::Execute { task_id, version, .. } = message else { continue };
-        let app = app.clone();
-        tokio::spawn(async move {
+        let (env, app) = (app.env.clone(), app.clone());
+        env.spawn(async move {
             if let Some(run) = acquire(&app, &task_id, version).await {
-                lead(app, run).await;
+                Box::pin(lead(app, run)).await;
             }
         });
     }
@@ -157,6 +157,7 @@ async fn lead(app: App, mut run: Run) {
         }
     };
     tokio::select! {
+        biased;
         () = heartbeat => {}
         () = run.lead() => {}
     }

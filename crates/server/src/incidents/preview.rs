@@ -72,7 +72,7 @@ impl Run {
         let onset = Timestamp(detected.onset_ms);
         let spans = self.app.telemetry.spans(onset.minus(effective.tier.windows.baseline), started);
         let work = self.model_work(effective, detected, revision, spans);
-        let ran = tokio::task::spawn_blocking(work).await;
+        let ran = self.app.env.compute(work).await;
         let (report, fixes, fit_blob, causes) = match ran {
             Ok(Ok(Modeled { report, fixes, fit })) => (Some(report), fixes, Some(blob_of("model", &fit).1), Vec::new()),
             Ok(Err(cause)) => (None, BTreeMap::new(), None, vec![cause]),
@@ -239,7 +239,7 @@ impl Run {
         Bound {
             config: vec![configured],
             topology: slice.digest(),
-            provenance: crate::provenance::of(&self.app.topology, revision.checked.writes()).await,
+            provenance: crate::provenance::of(&self.app.env, &self.app.topology, revision.checked.writes()).await,
             topology_epoch: 0,
             versions: versions.into_iter().filter(|(field, _)| fields.contains(field)).collect(),
         }

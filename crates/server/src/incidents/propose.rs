@@ -5,7 +5,7 @@ use super::run::{Run, Stop, blob_of};
 use super::view::{RejectionView, RevisionView};
 use crate::agents::{AGENTS, AgentEdge, AgentService, AgentView, Answer, BUILT_IN, Question};
 use crate::platform::{Platform, Reading};
-use crate::remediation::{facts, view_capabilities};
+use crate::remediation::facts;
 use base::canon::Canon as _;
 use base::{Digest, Millis, Ratio, Timestamp};
 use governance::policy::Effective;
@@ -353,7 +353,7 @@ impl Run {
             vetoes: Vec::new(),
             previous: story.previous.clone(),
             mutations: story.mutations,
-            capabilities: view_capabilities(platform.directory()),
+            capabilities: platform.capabilities(),
         };
         let world = facts::world(&question, &reading, &self.app.topology, effective);
         Ok((world, reading))

@@ -7,9 +7,12 @@ mod record;
 pub use observers::{ObserverReading, Onset, observe, onset};
 pub use record::{RecordSecond, RecordSummary, read_record, summarize};
 
+use actuators::Fut;
 use actuators::control::{ControlError, Proxy, ProxyState, Status, Supervisor};
+use actuators::process::ledger;
 use base::Timestamp;
 use recovery::topology::Topology;
+use recovery::world::Capability;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,9 +20,26 @@ use std::sync::Arc;
 /// The supervised platform of one topology file.
 #[derive(Clone, Debug)]
 pub struct Platform {
-    directory: PathBuf,
     topology: Arc<Topology>,
-    supervisor: Supervisor,
+    source: Source,
+}
+
+#[derive(Clone, Debug)]
+enum Source {
+    /// A supervisor and its proxy, by the files in the supervisor's directory.
+    Processes { directory: PathBuf, supervisor: Supervisor },
+    /// Another platform.
+    Other(Arc<dyn Sight>),
+}
+
+/// What can be seen of a platform that is not made of supervised processes: a simulator's.
+pub trait Sight: Send + Sync + std::fmt::Debug {
+    /// Reads everything, `record_since` limiting the client's record.
+    fn read(&self, now: Timestamp, record_since: Timestamp) -> Fut<'_, Reading>;
+    /// The ledger of a service, oldest first; `None` if it cannot be read.
+    fn ledger(&self, service: &str) -> Option<Vec<ledger::Entry>>;
+    /// What can be done to it.
+    fn capabilities(&self) -> Vec<Capability>;
 }
 
 /// One reading of the platform.
@@ -39,13 +59,32 @@ impl Platform {
     /// The platform whose supervisor keeps its files in `directory`.
     #[must_use]
     pub fn new(directory: &Path, topology: Arc<Topology>) -> Platform {
-        Platform { directory: directory.to_owned(), topology, supervisor: Supervisor::new(directory) }
+        let source = Source::Processes { directory: directory.to_owned(), supervisor: Supervisor::new(directory) };
+        Platform { topology, source }
     }
 
-    /// The supervisor's directory.
+    /// A platform of another kind.
     #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
+    pub fn other(sight: Arc<dyn Sight>, topology: Arc<Topology>) -> Platform {
+        Platform { topology, source: Source::Other(sight) }
+    }
+
+    /// What was asked of a service and what became of it, oldest first; `None` if that cannot be read.
+    #[must_use]
+    pub fn ledger(&self, service: &str) -> Option<Vec<ledger::Entry>> {
+        match &self.source {
+            Source::Processes { directory, .. } => ledger::read(directory, service).ok(),
+            Source::Other(sight) => sight.ledger(service),
+        }
+    }
+
+    /// What its actuator offers, in the kernel's words.
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<Capability> {
+        match &self.source {
+            Source::Processes { directory, .. } => crate::remediation::view_capabilities(directory),
+            Source::Other(sight) => sight.capabilities(),
+        }
     }
 
     /// What is declared.
@@ -56,6 +95,10 @@ impl Platform {
 
     /// Reads everything, `record_since` limiting the client's record.
     pub async fn read(&self, now: Timestamp, record_since: Timestamp) -> Reading {
+        let (directory, supervisor) = match &self.source {
+            Source::Processes { directory, supervisor } => (directory, supervisor),
+            Source::Other(sight) => return sight.read(now, record_since).await,
+        };
         let record_url = self.record_url().map(str::to_owned);
         let record = async {
             match record_url {
@@ -63,7 +106,7 @@ impl Platform {
                 None => None,
             }
         };
-        let (status, proxy, record) = tokio::join!(self.supervisor.status(), self.proxy_state(), record);
+        let (status, proxy, record) = tokio::join!(supervisor.status(), proxy_state(directory), record);
         Reading { at: now, status: status.ok(), proxy: proxy.ok(), record }
     }
 
@@ -73,10 +116,10 @@ impl Platform {
         let observer = self.topology.observer.values().find(|observer| observer.source == "record")?;
         observer.url.as_deref()
     }
+}
 
-    async fn proxy_state(&self) -> Result<ProxyState, ControlError> {
-        Proxy::new(&self.directory).state().await
-    }
+async fn proxy_state(directory: &Path) -> Result<ProxyState, ControlError> {
+    Proxy::new(directory).state().await
 }
 
 impl Reading {

@@ -6,7 +6,7 @@ use crate::incidents::{read_plan, read_world};
 use crate::platform::Reading;
 use crate::remediation::wire::{CommitParam, STEPS};
 use crate::remediation::{facts, measure, records_base64};
-use actuators::{Actuator as _, Error as ActuatorError, Selector as Fields};
+use actuators::{Error as ActuatorError, Selector as Fields};
 use base::canon::Canon as _;
 use base::{Digest, Envelope, Millis, Timestamp};
 use client::Job;
@@ -161,7 +161,7 @@ async fn arm(
             return Err(format!("K407 {field} was changed after the preview"));
         }
     }
-    let programs = crate::provenance::of(shared.platform.topology(), checked.writes()).await;
+    let programs = crate::provenance::of(&shared.env, shared.platform.topology(), checked.writes()).await;
     if programs != previewed.provenance {
         return Err("K407 a program was changed after the preview".to_owned());
     }
@@ -196,6 +196,7 @@ impl Driver {
                 self.kernel.poll_timeout().unwrap_or(now.plus(LOOK_EVERY)).min(next_look).max(now.plus(Millis(1)));
             let env = self.shared.env.clone();
             tokio::select! {
+                biased;
                 () = job.lease.lost() => {
                     self.kernel.handle_event(Event::Fenced, self.now());
                     return Ok(());

@@ -98,10 +98,10 @@ fn client_side(record: &[RecordSecond], param: &ConvergeParam, began: Timestamp)
 
 /// Accepted writes whose fence is lower than one accepted before, over the ledgers of what the plan changed.
 fn falls(shared: &Shared, param: &ConvergeParam) -> i64 {
-    use actuators::process::ledger::{Outcome, read};
+    use actuators::process::ledger::Outcome;
     let mut count = 0;
     for service in &param.writes {
-        let Ok(lines) = read(shared.platform.directory(), service) else { return -1 };
+        let Some(lines) = shared.platform.ledger(service) else { return -1 };
         let applied = lines.iter().filter(|line| line.outcome == Outcome::Applied);
         let fences: Vec<_> = applied.map(|line| line.fence).collect();
         count += fences.iter().zip(fences.iter().skip(1)).filter(|(before, after)| after < before).count();

@@ -9,6 +9,7 @@ use super::wire::{SealParam, TaskParam};
 use crate::engine::Env;
 use crate::keys;
 use crate::platform::Platform;
+use actuators::Actuator;
 use actuators::process::ProcessActuator;
 use base::{Digest, Keyring, Millis};
 use client::{Client, Job, Outcome, Worker};
@@ -48,43 +49,58 @@ pub enum ExecutorError {
     Platform(#[from] std::io::Error),
 }
 
-/// What every job of one executor needs.
-struct Shared {
-    env: Env,
-    client: Client,
-    signer: Signer,
-    keyring: Keyring,
-    platform: Platform,
-    actuator: Arc<ProcessActuator>,
-    pid: String,
-    lease: Millis,
+/// What one executor is made of.
+pub struct Parts {
+    /// Time.
+    pub env: Env,
+    /// The server.
+    pub client: Client,
+    /// Its own key.
+    pub signer: Signer,
+    /// Who may sign what it is told.
+    pub keyring: Keyring,
+    /// What it sees.
+    pub platform: Platform,
+    /// What it acts with.
+    pub actuator: Arc<dyn Actuator>,
+    /// Its name, which no other executor may bear.
+    pub pid: String,
+    /// The lease of its tasks.
+    pub lease: Millis,
 }
+
+/// What every job of one executor needs.
+type Shared = Parts;
 
 /// Works until `stop` is cancelled.
 ///
 /// # Errors
 /// It cannot start.
 pub async fn run(options: ExecutorOptions, stop: CancellationToken) -> Result<(), ExecutorError> {
-    let pid = format!("executor-{}", std::process::id());
-    let client = Client::new(&options.server)?;
-    let shared = Arc::new(Shared {
+    let parts = Parts {
         env: Env::real(),
-        client: client.clone(),
+        client: Client::new(&options.server)?,
         signer: keys::load_executor(&options.data)?,
         keyring: keys::load_keyring(&options.data)?,
         platform: Platform::new(&options.platform, Arc::new(options.topology)),
         actuator: Arc::new(ProcessActuator::open(&options.platform)?),
-        pid: pid.clone(),
+        pid: format!("executor-{}", std::process::id()),
         lease: options.lease,
-    });
-    let worker = Worker::new(client, "executor", pid, options.lease);
+    };
+    work(parts, stop).await;
+    Ok(())
+}
+
+/// Works with these parts until `stop` is cancelled.
+pub async fn work(parts: Parts, stop: CancellationToken) {
+    let shared = Arc::new(parts);
+    let worker = Worker::new(shared.client.clone(), "executor", shared.pid.clone(), shared.lease);
     worker
         .run(stop, move |job: Job| {
             let shared = Arc::clone(&shared);
             async move { perform(&shared, job).await }
         })
         .await;
-    Ok(())
 }
 
 async fn perform(shared: &Arc<Shared>, job: Job) -> Outcome {
