@@ -1,4 +1,5 @@
-//! The project's own checks: `cargo xtask tidy` (also a test) and `cargo xtask ci` (the whole gate).
+//! The project's own checks: `cargo xtask tidy` (also a test), `cargo xtask ci` (the whole gate), and the long forms
+//! of tests that the gate runs in short.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 
 mod tidy;
@@ -6,13 +7,14 @@ mod tidy;
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
-const USAGE: &str = "usage: cargo xtask tidy | ci";
+const USAGE: &str = "usage: cargo xtask tidy | ci | kill-server [--kills N] [--seed N]";
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     match std::env::args().nth(1).as_deref() {
         Some("tidy") => report(&tidy::check(root)?),
         Some("ci") => ci(root),
+        Some("kill-server") => kill_server(root, std::env::args().skip(2)),
         _ => bail!("{USAGE}"),
     }
 }
@@ -37,10 +39,31 @@ fn ci(root: &Path) -> Result<()> {
     cargo(root, &["test", "--workspace"])
 }
 
-#[expect(clippy::disallowed_methods, reason = "the gate runs cargo")]
+/// SIGKILL of the server under load, many times, in a release build: prints the counts and the time until it answers.
+fn kill_server(root: &Path, mut arguments: impl Iterator<Item = String>) -> Result<()> {
+    let (mut kills, mut seed) = ("200".to_owned(), "1".to_owned());
+    while let Some(name) = arguments.next() {
+        let value = arguments.next().filter(|value| value.parse::<u64>().is_ok()).context(USAGE)?;
+        match name.as_str() {
+            "--kills" => kills = value,
+            "--seed" => seed = value,
+            _ => bail!("{USAGE}"),
+        }
+    }
+    let test = ["test", "--release", "--package", "stanch", "--test", "durability", "--", "--nocapture", "sigkill"];
+    cargo_with(root, &test, &[("KILLS", &kills), ("SEED", &seed)])
+}
+
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {
+    cargo_with(root, arguments, &[])
+}
+
+#[expect(clippy::disallowed_methods, reason = "the gate runs cargo")]
+fn cargo_with(root: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Result<()> {
     println!("$ cargo {}", arguments.join(" "));
-    let status = std::process::Command::new(env!("CARGO")).args(arguments).current_dir(root).status()?;
+    let mut command = std::process::Command::new(env!("CARGO"));
+    command.args(arguments).envs(variables.iter().copied()).current_dir(root);
+    let status = command.status()?;
     if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }

@@ -1,0 +1,9 @@
+//! What the server acknowledged is there after every kill, every loss of power and every failing disk.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::print_stdout, reason = "counts and times are part of what these tests are for")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod kill;
+mod load;
