@@ -7,14 +7,18 @@ mod tidy;
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
-const USAGE: &str = "usage: cargo xtask tidy | ci | kill-server [--kills N] [--seed N]";
+const USAGE: &str =
+    "usage: cargo xtask tidy | ci | kill-server [--kills N] [--seed N] | power-loss [--instants N] [--seed N]";
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
     match std::env::args().nth(1).as_deref() {
         Some("tidy") => report(&tidy::check(root)?),
         Some("ci") => ci(root),
-        Some("kill-server") => kill_server(root, std::env::args().skip(2)),
+        Some("kill-server") => durability(root, "sigkill", ("kills", "200"), std::env::args().skip(2)),
+        Some("power-loss") => {
+            durability(root, "loss_of_power_at_any", ("instants", "100000"), std::env::args().skip(2))
+        }
         _ => bail!("{USAGE}"),
     }
 }
@@ -39,19 +43,20 @@ fn ci(root: &Path) -> Result<()> {
     cargo(root, &["test", "--workspace"])
 }
 
-/// SIGKILL of the server under load, many times, in a release build: prints the counts and the time until it answers.
-fn kill_server(root: &Path, mut arguments: impl Iterator<Item = String>) -> Result<()> {
-    let (mut kills, mut seed) = ("200".to_owned(), "1".to_owned());
+/// Runs the long form of a test of `durability` in a release build; the test prints its counts and times.
+fn durability(root: &Path, test: &str, count: (&str, &str), mut arguments: impl Iterator<Item = String>) -> Result<()> {
+    let (mut times, mut seed) = (count.1.to_owned(), "1".to_owned());
     while let Some(name) = arguments.next() {
         let value = arguments.next().filter(|value| value.parse::<u64>().is_ok()).context(USAGE)?;
-        match name.as_str() {
-            "--kills" => kills = value,
-            "--seed" => seed = value,
+        match name.strip_prefix("--") {
+            Some("seed") => seed = value,
+            Some(name) if name == count.0 => times = value,
             _ => bail!("{USAGE}"),
         }
     }
-    let test = ["test", "--release", "--package", "stanch", "--test", "durability", "--", "--nocapture", "sigkill"];
-    cargo_with(root, &test, &[("KILLS", &kills), ("SEED", &seed)])
+    let name = count.0.to_uppercase();
+    let test = ["test", "--release", "--package", "stanch", "--test", "durability", "--", "--nocapture", test];
+    cargo_with(root, &test, &[(&name, &times), ("SEED", &seed)])
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {

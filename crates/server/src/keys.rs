@@ -4,13 +4,16 @@ use base::{Keyring, Role, SigningKey};
 use governance::keys::{self, KeySet};
 use governance::policy::{Policy, PolicyFile};
 use governance::record::Signer;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use store::{Cause, Obstacle};
 
 /// The keyring's envelope in the data directory.
 const KEYRING_FILE: &str = "keyring.json";
+/// The folder of the private keys in it.
+const KEYS_FOLDER: &str = "keys";
 
 /// The keys the server's process holds, each in its role.
 #[derive(Clone, Debug)]
@@ -40,6 +43,12 @@ pub struct Keys {
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
+    /// It cannot be written.
+    #[error("{obstacle}")]
+    Unwritable {
+        /// What stands in the way.
+        obstacle: Obstacle,
+    },
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -86,21 +95,10 @@ pub struct Initialized {
 /// # Errors
 /// A directory that cannot be used, or no randomness.
 pub fn init(data: &Path) -> Result<Initialized, InitError> {
-    let folder = data.join("keys");
-    std::fs::create_dir_all(&folder).map_err(|source| InitError::File { path: folder.clone(), source })?;
+    store::create_directory(data).map_err(|source| unwritable(data, source))?;
     let made = !key_path(data, Role::Root).exists();
     if made {
-        let mut seeds = [[0_u8; 32]; Role::ALL.len()];
-        for seed in &mut seeds {
-            getrandom::fill(seed)?;
-        }
-        let set = KeySet::from_seeds(&seeds);
-        for role in KeySet::ROLES {
-            write_private(&key_path(data, *role), &keys::to_pem(set.key(*role)))?;
-        }
-        let origin = keys::origin(&set.key(Role::Log).public());
-        write(&data.join("trust.keys"), &set.trust_text(&origin))?;
-        write(&data.join(KEYRING_FILE), &keyring_envelope(&set)?.to_json())?;
+        make_keys(data)?;
     }
     let policy = data.join("policy.toml");
     if !policy.exists() {
@@ -112,6 +110,31 @@ pub fn init(data: &Path) -> Result<Initialized, InitError> {
         trust: data.join("trust.keys").display().to_string(),
         policy: policy.display().to_string(),
     })
+}
+
+/// Makes all keys, or none: the folder gets its name last, so that a process that dies here leaves nothing that a
+/// later start would take for a set of keys.
+fn make_keys(data: &Path) -> Result<(), InitError> {
+    let mut seeds = [[0_u8; 32]; Role::ALL.len()];
+    for seed in &mut seeds {
+        getrandom::fill(seed)?;
+    }
+    let set = KeySet::from_seeds(&seeds);
+    let (folder, fresh) = (data.join(KEYS_FOLDER), data.join(format!("{KEYS_FOLDER}.new")));
+    let failed = |source| unwritable(&fresh, source);
+    if fresh.exists() {
+        std::fs::remove_dir_all(&fresh).map_err(failed)?;
+    }
+    std::fs::create_dir(&fresh).map_err(failed)?;
+    for role in KeySet::ROLES {
+        write_private(&fresh.join(format!("{role}.pem")), &keys::to_pem(set.key(*role)))?;
+    }
+    sync(&fresh)?;
+    let origin = keys::origin(&set.key(Role::Log).public());
+    write(&data.join("trust.keys"), &set.trust_text(&origin))?;
+    write(&data.join(KEYRING_FILE), &keyring_envelope(&set)?.to_json())?;
+    std::fs::rename(&fresh, &folder).map_err(|source| unwritable(&folder, source))?;
+    sync(data)
 }
 
 /// The keys of an initialized data directory.
@@ -181,7 +204,7 @@ fn keyring_envelope(set: &KeySet) -> Result<base::Envelope, base::KeyringError> 
 }
 
 fn key_path(data: &Path, role: Role) -> PathBuf {
-    data.join("keys").join(format!("{role}.pem"))
+    data.join(KEYS_FOLDER).join(format!("{role}.pem"))
 }
 
 fn read_key(path: &Path) -> Result<SigningKey, InitError> {
@@ -189,43 +212,38 @@ fn read_key(path: &Path) -> Result<SigningKey, InitError> {
     keys::from_pem(&text).map_err(|_| InitError::Key(path.to_owned()))
 }
 
+/// Writes a file whole or not at all, whatever dies meanwhile.
 fn write(path: &Path, text: &str) -> Result<(), InitError> {
-    std::fs::write(path, text).map_err(|source| InitError::File { path: path.to_owned(), source })
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let (fresh, folder) = (path.with_file_name(name), path.parent().unwrap_or(path));
+    let written = File::create(&fresh)
+        .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&fresh, path));
+    written.map_err(|source| unwritable(path, source))?;
+    sync(folder)
+}
+
+/// Makes the names in a directory durable.
+fn sync(folder: &Path) -> Result<(), InitError> {
+    let synced = File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|source| unwritable(folder, source))
+}
+
+/// A file or directory that cannot be written, told by its cause where that can be known.
+fn unwritable(path: &Path, source: std::io::Error) -> InitError {
+    let obstacle = Obstacle::of(path, &source);
+    match obstacle.cause {
+        Cause::Broken | Cause::Missing => InitError::File { path: path.to_owned(), source },
+        Cause::Full | Cause::ReadOnly | Cause::TooLong | Cause::Forbidden => InitError::Unwritable { obstacle },
+    }
 }
 
 fn write_private(path: &Path, text: &str) -> Result<(), InitError> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     made.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-        .map_err(|source| InitError::File { path: path.to_owned(), source })
+        .map_err(|source| unwritable(path, source))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    #[test]
-    fn init_makes_private_keys_once_and_changes_nothing_later() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(init(dir.path()).unwrap().made);
-        let before = load(dir.path()).unwrap();
-        assert!(!init(dir.path()).unwrap().made);
-        assert_eq!(load(dir.path()).unwrap().origin, before.origin);
-        let mode = std::fs::metadata(key_path(dir.path(), Role::Executor)).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(load_executor(dir.path()).unwrap().role, Role::Executor);
-    }
-
-    #[test]
-    fn a_damaged_key_or_policy_is_refused_by_name() {
-        let dir = tempfile::tempdir().unwrap();
-        init(dir.path()).unwrap();
-        std::fs::write(key_path(dir.path(), Role::Log), "nonsense").unwrap();
-        assert!(load(dir.path()).unwrap_err().to_string().contains("log.pem"));
-        let policy = dir.path().join("policy.toml");
-        assert!(load_policy(&policy).is_ok());
-        std::fs::write(&policy, "schema = 1\nnmae = \"x\"\n").unwrap();
-        let error = load_policy(&policy).unwrap_err().to_string();
-        assert!(error.contains("nmae") && error.contains("line 2"), "{error}");
-    }
-}
+mod tests;

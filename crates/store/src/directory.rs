@@ -1,3 +1,4 @@
+use crate::Obstacle;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -23,10 +24,10 @@ pub enum DirectoryError {
         pid: String,
     },
     /// The directory or its lock file cannot be created, opened or written.
-    #[error("the data directory {} cannot be opened", path.display())]
+    #[error("{obstacle}")]
     Unusable {
-        /// The directory.
-        path: PathBuf,
+        /// What stands in the way.
+        obstacle: Obstacle,
         /// What the operating system said.
         #[source]
         source: std::io::Error,
@@ -39,8 +40,8 @@ impl Directory {
     /// # Errors
     /// A second server on the same directory is refused with the process id of the first.
     pub fn take(path: &Path) -> Result<Directory, DirectoryError> {
-        let unusable = |source| DirectoryError::Unusable { path: path.to_owned(), source };
-        std::fs::create_dir_all(path).map_err(unusable)?;
+        let unusable = |source| DirectoryError::Unusable { obstacle: Obstacle::of(path, &source), source };
+        create(path).map_err(unusable)?;
         let mut lock = File::options()
             .create(true)
             .read(true)
@@ -68,4 +69,25 @@ impl Directory {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Creates a directory with those above it, so that a loss of power does not take it back.
+///
+/// # Errors
+/// It cannot be created or synced.
+pub fn create(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = match path.parent() {
+        Some(above) if above != Path::new("") => above,
+        _ => Path::new("."),
+    };
+    create(above)?;
+    match std::fs::create_dir(path) {
+        // Somebody else was faster.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        other => other?,
+    }
+    File::open(above)?.sync_all()
 }

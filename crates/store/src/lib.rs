@@ -4,9 +4,11 @@
 //! rule of any machine. Read first: [`Store`], [`Batch`], [`Contents`]. Only this crate knows SQL.
 
 mod directory;
+mod obstacle;
 mod sqlite;
 
-pub use directory::{Directory, DirectoryError};
+pub use directory::{Directory, DirectoryError, create as create_directory};
+pub use obstacle::{Cause, Obstacle};
 pub use sqlite::{READER_ENTRIES_MAX, Sqlite, SqliteReader};
 
 use base::Digest;
@@ -131,6 +133,18 @@ pub enum Error {
         #[source]
         source: rusqlite_migration::Error,
     },
+    /// The data directory does not take writes.
+    #[error("{obstacle}")]
+    Blocked {
+        /// What stands in the way.
+        obstacle: Obstacle,
+        /// What SQLite said.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// Another program reads the database and does not let go of it.
+    #[error("another program holds {} open in a transaction; end it and start again", .0.display())]
+    Held(PathBuf),
     /// SQLite refused or failed.
     #[error("the database failed")]
     Sqlite(#[from] rusqlite::Error),

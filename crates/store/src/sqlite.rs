@@ -5,7 +5,7 @@ mod schema;
 #[cfg(test)]
 mod tests;
 
-use crate::{Batch, Contents, Directory, EntryHead, Error, ScopeLease, Store, StoredEntry};
+use crate::{Batch, Contents, Directory, EntryHead, Error, Obstacle, ScopeLease, Store, StoredEntry};
 use base::Digest;
 use rusqlite::{Connection, OpenFlags, Transaction, params};
 use std::ops::Range;
@@ -52,16 +52,21 @@ impl Sqlite {
     /// A file of another program or of a newer version is refused and left as it is.
     pub fn open(directory: &Directory) -> Result<Sqlite, Error> {
         let path = directory.path().join(FILE_NAME);
-        let mut connection = Connection::open(&path)?;
+        Sqlite::open_file(&path).map_err(|error| explained(&path, error))
+    }
+
+    fn open_file(path: &Path) -> Result<Sqlite, Error> {
+        let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         // Before anything is written: a file that is not ours must stay as it is.
-        schema::examine(&connection, &path)?;
+        schema::examine(&connection, path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", INLINE_CHECKPOINT_PAGES)?;
-        schema::prepare(&mut connection, &path)?;
-        let checkpointer = Checkpointer::start(&path)?;
-        Ok(Sqlite { connection, path, checkpointer: Some(checkpointer) })
+        schema::prepare(&mut connection, path)?;
+        empty_log(&connection, path)?;
+        let checkpointer = Checkpointer::start(path)?;
+        Ok(Sqlite { connection, path: path.to_owned(), checkpointer: Some(checkpointer) })
     }
 
     /// Reads everything without taking the directory: for inspection beside a running or a dead server.
@@ -100,12 +105,7 @@ impl Store for Sqlite {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
-        let transaction = self.connection.transaction()?;
-        rows::write(&transaction, batch)?;
-        write_evidence(&transaction, batch)?;
-        write_leases(&transaction, batch)?;
-        transaction.commit()?;
-        Ok(())
+        write(&mut self.connection, batch).map_err(|error| explained(&self.path, error))
     }
 }
 
@@ -156,6 +156,37 @@ impl Drop for Checkpointer {
             let _ = thread.join();
         }
     }
+}
+
+/// Brings everything that the write-ahead log holds into the file, synced, and empties the log.
+///
+/// WHY: after a kill, or a sync that failed, the log may hold what the kernel shows and the disk does not have. Whoever
+/// opens it would show that as durable, and a later loss of power would cut the log off there, with all that was
+/// appended and acknowledged since.
+fn empty_log(connection: &Connection, path: &Path) -> Result<(), Error> {
+    let busy: i64 = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
+    if busy == 0 { Ok(()) } else { Err(Error::Held(path.to_owned())) }
+}
+
+/// An error of SQLite that comes from the data directory, told by its cause there.
+fn explained(path: &Path, error: Error) -> Error {
+    let directory = path.parent().unwrap_or(path);
+    match error {
+        Error::Sqlite(source) => match Obstacle::of_database(directory, &source) {
+            Some(obstacle) => Error::Blocked { obstacle, source },
+            None => Error::Sqlite(source),
+        },
+        other => other,
+    }
+}
+
+fn write(connection: &mut Connection, batch: &Batch) -> Result<(), Error> {
+    let transaction = connection.transaction()?;
+    rows::write(&transaction, batch)?;
+    write_evidence(&transaction, batch)?;
+    write_leases(&transaction, batch)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn write_evidence(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Error> {

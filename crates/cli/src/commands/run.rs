@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     logs();
     let data = data_dir(args.data.data.clone(), "server")?;
-    std::fs::create_dir_all(&data)?;
+    refuse_long_files_instead_of_dying();
     let flags = Flags {
         bind: args.bind,
         port: args.port,
@@ -91,6 +91,14 @@ pub(crate) async fn proxy(args: ProxyArgs) -> Result<u8, Failure> {
     };
     server::proxy::run(options).await.map_err(|error| Failure::internal(error.to_string()))?;
     Ok(0)
+}
+
+/// A write beyond the process's limit on file sizes ends it, unless the signal is caught: then the write fails as on a
+/// full disk, which the store knows how to answer.
+fn refuse_long_files_instead_of_dying() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Once caught it stays caught, whether anybody listens or not.
+    let _ = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()));
 }
 
 fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {

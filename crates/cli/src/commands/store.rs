@@ -37,7 +37,15 @@ pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
             report(args, &found, engine.log_size())
         }
         Err(engine::OpenError::Violations(violations)) => report(args, &violations, 0),
-        Err(error) => Err(Failure { exit: 3, message: format!("{:#}", anyhow::Error::from(error)), next: None }),
+        Err(error) => {
+            let next = error.is_in_use().then(|| {
+                format!(
+                    "end that process, then `stanch doctor --data {}`; a server checks the same when it starts",
+                    data.display()
+                )
+            });
+            Err(Failure { exit: 3, message: format!("{:#}", anyhow::Error::from(error)), next })
+        }
     }
 }
 

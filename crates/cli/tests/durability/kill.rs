@@ -17,7 +17,7 @@ const KILLS: u64 = 6;
 const WRITES_MAX: u64 = 2_000;
 
 #[expect(clippy::disallowed_methods, reason = "the long form of a test is asked for by its environment")]
-fn asked(name: &str, otherwise: u64) -> u64 {
+pub(crate) fn asked(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }
 
@@ -42,7 +42,7 @@ async fn every_acknowledged_write_survives_sigkill_at_any_instant() {
         let (server, took) = start(dir.path());
         ready.push(took);
         let client = Client::new(&server.url).unwrap();
-        check(&client, &mut writers, kill).await;
+        check(&client, &mut writers, kill, &|| 0).await;
         let mut running = load(&client, writers, &tally);
         tokio::select! {
             () = tally.reach(1 + random.below(WRITES_MAX)) => {}
@@ -62,7 +62,7 @@ async fn every_acknowledged_write_survives_sigkill_at_any_instant() {
     assert_eq!(doctor.exit, 0, "{doctor:?}");
     let (server, took) = start(dir.path());
     ready.push(took);
-    check(&Client::new(&server.url).unwrap(), &mut writers, kills).await;
+    check(&Client::new(&server.url).unwrap(), &mut writers, kills, &|| 0).await;
     server.end();
     every_row(dir.path(), &writers);
     report(&writers, &tally, kills, ready);
@@ -74,7 +74,7 @@ fn load(client: &Client, writers: Vec<Writer>, tally: &Arc<Tally>) -> JoinSet<Wr
     for mut writer in writers {
         let (client, tally) = (client.clone(), Arc::clone(tally));
         running.spawn(async move {
-            let refused = writer.write(&client, &tally).await;
+            let refused = writer.write(&client, &tally, &|| 0).await;
             assert_eq!(refused, None, "{:?}", writer.open);
             writer
         });
@@ -83,13 +83,13 @@ fn load(client: &Client, writers: Vec<Writer>, tally: &Arc<Tally>) -> JoinSet<Wr
 }
 
 /// Over the wire: what each writer last wrote before the kill is as it was acknowledged.
-async fn check(client: &Client, writers: &mut [Writer], kill: u64) {
+pub(crate) async fn check(client: &Client, writers: &mut [Writer], kill: u64, clock: &(dyn Fn() -> u64 + Sync)) {
     for writer in writers {
         let Writer { open, finished, .. } = writer;
         let recent = finished.len().saturating_sub(40);
         for job in finished[recent..].iter_mut().chain(open.iter_mut()) {
             let found = seen(client, job).await;
-            job.settle_doubt(&found).unwrap_or_else(|lost| panic!("after kill {kill}: {lost}"));
+            job.settle_doubt(&found, clock()).unwrap_or_else(|lost| panic!("after kill {kill}: {lost}"));
         }
         // The doubt about its last step is settled: it may turn out to be finished.
         finished.extend(open.extract_if(.., |job| job.is_finished()));
@@ -103,7 +103,7 @@ fn every_row(data: &Path, writers: &[Writer]) {
     for job in writers.iter().flat_map(Writer::jobs) {
         let found = stored(&rows, job);
         expected += usize::from(found.promise.is_some()) + usize::from(found.child.is_some());
-        job.clone().settle_doubt(&found).unwrap();
+        job.compare(&found).unwrap();
     }
     assert_eq!(rows.len(), expected, "rows that no writer knows of");
 }

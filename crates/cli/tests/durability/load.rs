@@ -75,18 +75,38 @@ impl Seen {
 pub(crate) struct Job {
     pub(crate) id: String,
     steps: &'static [Step],
-    /// How many steps were acknowledged.
-    done: usize,
+    /// What was acknowledged, one for each step.
+    answers: Vec<Answer>,
     /// The next step was asked for and not answered: it may have happened or not.
     doubt: bool,
-    /// The promise and the child as they were acknowledged.
+}
+
+/// The promise and the child of a job as they were after one step.
+#[derive(Clone, Debug)]
+struct Answer {
+    /// When it was known to be acknowledged, by the writer's clock.
+    at: u64,
     promise: Option<Promise>,
     child: Option<Promise>,
 }
 
 impl Job {
     fn new(id: String, steps: &'static [Step]) -> Job {
-        Job { id, steps, done: 0, doubt: false, promise: None, child: None }
+        Job { id, steps, answers: Vec::new(), doubt: false }
+    }
+
+    /// The job as its writer knew it at an instant: what came later may have been under way.
+    pub(crate) fn at(&self, instant: u64) -> Job {
+        let answers = self.answers.iter().filter(|answer| answer.at <= instant).cloned().collect();
+        Job { id: self.id.clone(), steps: self.steps, answers, doubt: true }
+    }
+
+    fn done(&self) -> usize {
+        self.answers.len()
+    }
+
+    fn last(&self) -> (Option<Promise>, Option<Promise>) {
+        self.answers.last().map(|answer| (answer.promise.clone(), answer.child.clone())).unwrap_or_default()
     }
 
     pub(crate) fn child_id(&self) -> String {
@@ -94,12 +114,12 @@ impl Job {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.done == self.steps.len()
+        self.done() == self.steps.len()
     }
 
     /// How many of its steps were acknowledged.
     pub(crate) fn acknowledged(&self) -> usize {
-        self.done
+        self.done()
     }
 
     /// The version of its task after so many steps: every change of ownership raises it.
@@ -129,7 +149,7 @@ impl Job {
     }
 
     fn request(&self, step: Step) -> Request {
-        let (id, version) = (self.id.clone(), self.version(self.done));
+        let (id, version) = (self.id.clone(), self.version(self.done()));
         let child = self.child_id();
         let create = |id: String, tags: BTreeMap<String, String>| {
             let param = Value::text(format!("param of {id}"));
@@ -159,41 +179,56 @@ impl Job {
     }
 
     /// Takes the answer to the next step into the writer's record.
-    fn acknowledge(&mut self, step: Step, response: Response) {
+    fn acknowledge(&mut self, step: Step, response: Response, at: u64) {
         let carried = match response.body {
             protocol::Body::Promise(promise) | protocol::Body::Acquired { promise, .. } => {
                 Some(Arc::unwrap_or_clone(promise))
             }
             _ => None,
         };
+        let (mut promise, mut child) = self.last();
         match step {
-            CreateChild | SettleChild => self.child = carried,
-            Step::Create | Fulfill | Step::Settle => self.promise = carried,
-            Acquire => assert_eq!(self.promise, carried, "{}: acquiring showed another promise", self.id),
+            CreateChild | SettleChild => child = carried,
+            Step::Create | Fulfill | Step::Settle => promise = carried,
+            Acquire => assert_eq!(promise, carried, "{}: acquiring showed another promise", self.id),
             Heartbeat | Release | Suspend => {}
         }
-        (self.done, self.doubt) = (self.done + 1, false);
+        self.answers.push(Answer { at, promise, child });
+        self.doubt = false;
     }
 
-    /// Compares what is there with what was acknowledged, and settles the doubt about an unanswered step.
+    /// Compares what is there with what was acknowledged; true if the unanswered step has happened.
     ///
     /// # Errors
     /// Says what is lost or changed.
-    pub(crate) fn settle_doubt(&mut self, seen: &Seen) -> Result<(), String> {
-        let unanswered = self.doubt && seen.shape() == self.shape(self.done + 1);
-        if !unanswered && seen.shape() != self.shape(self.done) {
-            let expected = self.shape(self.done);
-            return Err(format!("{}: {:?} was acknowledged, {:?} is there", self.id, expected, seen.shape()));
-        }
-        // A record that the unanswered step cannot have touched is byte for byte the acknowledged one.
-        let next = self.steps.get(self.done).filter(|_| unanswered);
+    pub(crate) fn compare(&self, seen: &Seen) -> Result<bool, String> {
+        let happened = self.doubt && seen.shape() != self.shape(self.done()) && !self.is_finished();
+        let expected = self.shape(self.done() + usize::from(happened));
+        let (promise, child) = self.last();
+        // A record that the unanswered step cannot have touched is the acknowledged one in every field.
+        let next = self.steps.get(self.done()).filter(|_| happened);
         let touches_promise = matches!(next, Some(Step::Create | Fulfill | Step::Settle));
         let touches_child = matches!(next, Some(CreateChild | SettleChild));
-        if (!touches_promise && seen.promise != self.promise) || (!touches_child && seen.child != self.child) {
-            return Err(format!("{}: {self:?} was acknowledged, {seen:?} is there", self.id));
+        let same = (touches_promise || seen.promise == promise) && (touches_child || seen.child == child);
+        if seen.shape() == expected && same {
+            return Ok(happened);
         }
-        (self.promise, self.child) = (seen.promise.clone(), seen.child.clone());
-        (self.done, self.doubt) = (self.done + usize::from(unanswered), false);
+        Err(format!(
+            "{}: {promise:?} {child:?} {:?} was acknowledged, {seen:?} is there",
+            self.id,
+            self.shape(self.done())
+        ))
+    }
+
+    /// As [`Job::compare`], and what is there is known from then on.
+    ///
+    /// # Errors
+    /// As [`Job::compare`].
+    pub(crate) fn settle_doubt(&mut self, seen: &Seen, at: u64) -> Result<(), String> {
+        if self.compare(seen)? {
+            self.answers.push(Answer { at, promise: seen.promise.clone(), child: seen.child.clone() });
+        }
+        self.doubt = false;
         Ok(())
     }
 }
@@ -250,7 +285,12 @@ impl Writer {
     }
 
     /// Writes until the server does not answer any more, or refuses; answers the refusal.
-    pub(crate) async fn write(&mut self, client: &Client, tally: &Tally) -> Option<(u16, String)> {
+    pub(crate) async fn write(
+        &mut self,
+        client: &Client,
+        tally: &Tally,
+        clock: &(dyn Fn() -> u64 + Sync),
+    ) -> Option<(u16, String)> {
         loop {
             if self.open.is_empty() {
                 self.made += 1;
@@ -258,11 +298,11 @@ impl Writer {
                 self.open.push(Job::new(format!("{}.{}", self.name, self.made), steps));
             }
             let job = self.open.last_mut()?;
-            let step = *job.steps.get(job.done)?;
+            let step = *job.steps.get(job.done())?;
             job.doubt = true;
             match client.rpc(&job.request(step)).await {
                 Ok(response) if response.is_success() => {
-                    job.acknowledge(step, response);
+                    job.acknowledge(step, response, clock());
                     tally.count();
                     if job.is_finished() {
                         self.finished.extend(self.open.pop());

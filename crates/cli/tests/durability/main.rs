@@ -5,5 +5,11 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(target_os = "linux")]
+mod disk;
+#[cfg(target_os = "linux")]
+mod full;
 mod kill;
 mod load;
+#[cfg(target_os = "linux")]
+mod power;

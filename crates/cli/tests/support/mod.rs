@@ -6,7 +6,7 @@
 use serde_json::Value;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -86,7 +86,18 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it; `mark` names it and everything it starts, see [`processes_of`].
     pub(crate) fn start(mark: &Path, arguments: &[&str]) -> Running {
+        Running::start_with(mark, arguments, &[])
+    }
+
+    /// As [`Running::start`], with more in its environment.
+    pub(crate) fn start_with(mark: &Path, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Running {
         let mut command = program(arguments);
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        Running::of(command, mark)
+    }
+
+    /// Starts a command that ends as the program, marked with `mark`.
+    pub(crate) fn of(mut command: Command, mark: &Path) -> Running {
         command.env(MARK, mark).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
@@ -132,9 +143,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts it on a port of the kernel's choice and waits for its first line.
     pub(crate) fn start(data: &Path, more: &[&str]) -> Server {
+        Server::start_with(data, more, &[])
+    }
+
+    /// As [`Server::start`], with more in its environment.
+    pub(crate) fn start_with(data: &Path, more: &[&str], environment: &[(&str, PathBuf)]) -> Server {
         let mut arguments = vec!["serve", "--port", "0", "--json", "--data", data.to_str().unwrap()];
         arguments.extend(more);
-        let mut process = Running::start(data, &arguments);
+        Server::of(Running::start_with(data, &arguments, environment))
+    }
+
+    /// A server that was started: waits for its first line.
+    pub(crate) fn of(mut process: Running) -> Server {
         let ready: Value = serde_json::from_str(&process.line()).unwrap();
         assert_eq!(ready["pid"], process.pid());
         Server { process, url: ready["url"].as_str().unwrap().to_owned() }

@@ -60,6 +60,8 @@ pub(super) struct Core {
     pub(super) records: Records,
     pub(super) delivery: Delivery,
     pub(super) health: Health,
+    /// Why writes are refused, for people.
+    pub(super) trouble: Option<String>,
     config: Config,
     /// Row number of every promise.
     seqs: HashMap<String, u64>,
@@ -84,6 +86,7 @@ impl Core {
             records: Records::default(),
             delivery: Delivery::default(),
             health: Health::Writable,
+            trouble: None,
             config,
             seqs: HashMap::new(),
             next_seq: 0,
@@ -372,6 +375,7 @@ impl Core {
     pub(super) fn replace(&mut self, contents: Contents, now: Timestamp) -> Finished {
         self.adopt(contents, now);
         self.health = Health::Writable;
+        self.trouble = None;
         let done: Vec<String> = self.settled.keys().filter(|id| !self.is_pending(id)).cloned().collect();
         let settled = done.iter().filter_map(|id| self.settled.remove(id)).flatten().collect();
         Finished { settled, ..Finished::default() }

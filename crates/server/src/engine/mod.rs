@@ -27,6 +27,7 @@ pub use shared::{Opener, Writing};
 use crate::engine::core::Core;
 use crate::engine::shared::{Life, Shared};
 use base::{Digest, Millis};
+use governance::record::ENTRY_BYTES_MAX;
 use protocol::{Promise, Request, Response, Task};
 use std::ops::Range;
 use std::path::Path;
@@ -133,6 +134,14 @@ pub enum SubmitError {
     /// More than fits into one transaction.
     #[error("too much for one transaction")]
     TooMuch,
+    /// A record that no verifier would accept.
+    #[error("record {index} is {bytes} bytes long; a record has at most {ENTRY_BYTES_MAX}")]
+    RecordTooLong {
+        /// Which one, from 0.
+        index: usize,
+        /// Its length.
+        bytes: usize,
+    },
     /// The store does not take writes. If the commit itself failed it is unknown whether the change is on disk; the
     /// store is read again before it takes writes again.
     #[error("the store does not take writes")]
@@ -172,6 +181,14 @@ pub enum OpenError {
     /// The writer's thread could not be started.
     #[error("the writer could not be started")]
     Thread(#[source] std::io::Error),
+}
+
+impl OpenError {
+    /// Whether another process holds the data directory.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        matches!(self, OpenError::Store(store::Error::Directory(store::DirectoryError::InUse { .. })))
+    }
 }
 
 impl Default for Grace {
@@ -230,6 +247,9 @@ impl Engine {
     ) -> Result<Submitted, SubmitError> {
         if requests.len() > SUBMIT_REQUESTS_MAX || entries.len() > SUBMIT_ENTRIES_MAX {
             return Err(SubmitError::TooMuch);
+        }
+        if let Some((index, long)) = entries.iter().enumerate().find(|(_, entry)| entry.bytes.len() > ENTRY_BYTES_MAX) {
+            return Err(SubmitError::RecordTooLong { index, bytes: long.bytes.len() });
         }
         let (submitted, durable) = {
             let mut core = self.shared.lock();
@@ -450,6 +470,12 @@ impl Engine {
     pub fn is_writable(&self) -> bool {
         let core = self.shared.lock();
         self.shared.writable(&core).is_ok()
+    }
+
+    /// Why the store takes no writes, and what to do about it; `None` while it does.
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble()
     }
 
     /// The broken invariants of live state; empty is the only good answer.

@@ -78,6 +78,17 @@ impl Shared {
         if fit { Ok(()) } else { Err(SubmitError::Unavailable) }
     }
 
+    /// Why writes are refused, and what to do about it; `None` while they are taken.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let core = self.lock();
+        if self.core.is_poisoned() {
+            let told =
+                "the server met a fault of its own and writes nothing more; restart it, and keep its log for a report";
+            return Some(told.to_owned());
+        }
+        self.writable(&core).err().map(|refused| core.trouble.clone().unwrap_or_else(|| refused.to_string()))
+    }
+
     /// Tells the writer that there may be a group to commit.
     pub(super) fn wake(&self) {
         self.group.notify_one();

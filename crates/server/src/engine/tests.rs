@@ -65,7 +65,7 @@ async fn waits(future: &mut Pin<&mut impl Future>) -> bool {
 }
 
 /// What a test's store does with the next commits.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Fault {
     None,

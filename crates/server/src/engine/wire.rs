@@ -13,7 +13,7 @@ impl Engine {
         let refused = protocol::reserved_refusal(&parsed.request).or_else(|| unroutable_refusal(&parsed.request));
         let response = match refused {
             Some(refusal) => refusal,
-            None => self.perform(&parsed.request).await.unwrap_or_else(|_| unavailable()),
+            None => self.perform(&parsed.request).await.unwrap_or_else(|refused| self.unavailable(&refused)),
         };
         (response.status, wire::render_response(&parsed, &response))
     }
@@ -47,10 +47,10 @@ impl Engine {
         self.shared.durable(durable).await?;
         Ok(response)
     }
-}
 
-fn unavailable() -> Response {
-    Response::refuse(503, "the store does not take writes; ask again later")
+    fn unavailable(&self, refused: &SubmitError) -> Response {
+        Response::refuse(503, self.trouble().unwrap_or_else(|| format!("{refused}; ask again later")))
+    }
 }
 
 /// Whether an answer shows rows that the request does not name.

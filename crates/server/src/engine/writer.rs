@@ -63,6 +63,7 @@ impl Writer {
         };
         if let Err(error) = outcome {
             tracing::error!(error = &error as &dyn std::error::Error, "a commit failed; writes are refused");
+            self.explain(&error);
             self.fail();
             return false;
         }
@@ -80,8 +81,20 @@ impl Writer {
                 self.announce(self.shared.lock().replace(contents, now));
                 tracing::info!("the store takes writes again");
             }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the store is still unusable"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the store is still unusable");
+                self.explain(&error);
+            }
         }
+    }
+
+    /// Keeps for whoever is refused why, and what to do.
+    fn explain(&self, error: &Error) {
+        let told = match error {
+            Error::Blocked { obstacle, .. } => obstacle.to_string(),
+            other => format!("the store failed: {other}"),
+        };
+        self.shared.lock().trouble = Some(format!("{told}; writes are taken again as soon as it can be written"));
     }
 
     fn fail(&self) {

@@ -82,10 +82,9 @@ async fn health() -> StatusCode {
 }
 
 async fn ready(State(served): State<Served>) -> Response {
-    if served.engine.is_writable() {
-        StatusCode::OK.into_response()
-    } else {
-        refusal(StatusCode::SERVICE_UNAVAILABLE, "the store does not take writes")
+    match served.engine.trouble() {
+        None => StatusCode::OK.into_response(),
+        Some(trouble) => refusal(StatusCode::SERVICE_UNAVAILABLE, &trouble),
     }
 }
 

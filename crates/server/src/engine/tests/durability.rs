@@ -1,4 +1,6 @@
 use super::*;
+use crate::engine::Guard;
+use governance::record::ENTRY_BYTES_MAX;
 use std::pin::pin;
 
 #[tokio::test]
@@ -185,7 +187,60 @@ async fn a_panic_in_a_transition_stops_writes_and_answers_who_waits() {
     let _ = writing.await;
     assert!(!engine.is_writable());
     assert!(matches!(submit(&engine, vec![create("q")]).await, Err(SubmitError::Unavailable)));
-    assert_eq!(wire(&engine, &create("q")).await.0, 503);
+    let (status, told) = wire(&engine, &create("q")).await;
+    assert_eq!(status, 503);
+    assert!(matches!(told.body, protocol::Body::Error(words) if words.contains("restart it")));
     assert!(engine.promise("q").is_none());
     drop(gate);
+}
+
+#[tokio::test]
+async fn an_error_at_any_commit_is_no_success_and_the_work_goes_on_after_it() {
+    const WORK: u64 = 8;
+    for (at, fault) in (0..WORK).flat_map(|at| [(at, Fault::Refuse), (at, Fault::WriteAndRefuse)]) {
+        let dir = tempfile::tempdir().unwrap();
+        let failing = Arc::new(AtomicU8::new(Fault::None as u8));
+        let engine = open_faulty(dir.path(), &failing).unwrap();
+        let one = async |n: u64| {
+            let id = format!("inc/{n}");
+            let guards = vec![Guard::Chain { incident: "i".to_owned(), seq: n }];
+            let requests = vec![create(&id), settle(&id, "done")];
+            engine.submit(requests, vec![entry("i", n, &id)], vec![id.clone().into_bytes()], guards).await
+        };
+        for n in 0..WORK {
+            if n == at {
+                failing.store(fault as u8, Ordering::SeqCst);
+                assert!(matches!(one(n).await, Err(SubmitError::Unavailable)));
+                assert!(engine.trouble().unwrap().contains("test"), "{:?}", engine.trouble());
+                failing.store(Fault::None as u8, Ordering::SeqCst);
+                writable(&engine).await;
+                assert_eq!(engine.trouble(), None);
+                // Whoever asks again finds out whether it had happened: the record is written once.
+                if engine.next_seq("i") > n {
+                    assert_eq!(fault, Fault::WriteAndRefuse);
+                    continue;
+                }
+            }
+            one(n).await.unwrap();
+        }
+        drop(engine);
+        let engine = reopen(dir.path()).await;
+        let records = engine.incident_entries("i").unwrap();
+        let expected: Vec<_> = (0..WORK).map(|n| (n, format!("inc/{n}").into_bytes())).collect();
+        assert_eq!(records, expected, "commit {at}");
+        assert!((0..WORK).all(|n| engine.promise(&format!("inc/{n}")).unwrap().is_settled()));
+        assert_eq!(engine.violations(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn a_record_that_no_verifier_would_accept_is_refused_before_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let record = |bytes: usize| vec![Entry { incident: None, seq: None, bytes: vec![b'x'; bytes] }];
+    let long = engine.submit(vec![create("p")], record(ENTRY_BYTES_MAX + 1), Vec::new(), Vec::new()).await;
+    assert!(matches!(long, Err(SubmitError::RecordTooLong { index: 0, bytes: 60_001 })), "{long:?}");
+    assert!(engine.promise("p").is_none() && engine.log_size() == 0);
+    engine.submit(vec![create("p")], record(ENTRY_BYTES_MAX), Vec::new(), Vec::new()).await.unwrap();
+    assert_eq!(engine.log_size(), 1);
 }
