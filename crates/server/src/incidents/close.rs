@@ -72,8 +72,7 @@ impl Run {
     pub(super) async fn close(&mut self, ending: &Ending) -> Result<(), Stop> {
         self.reload_chain();
         self.say(format!("outcome        {} (exit {}): {}", ending.outcome, ending.exit, ending.why));
-        let (checkpoint, _) =
-            crate::evidence::checkpoint(&self.app).await.map_err(|error| Stop::Store(error.to_string()))?;
+        let (checkpoint, _) = crate::evidence::checkpoint(&self.app).await?;
         let entries = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
         let statements = entries.iter().filter_map(|(_, bytes)| super::statement_digest(bytes));
         let shown = self.app.incidents.view(&self.id).unwrap_or_default();
@@ -94,8 +93,7 @@ impl Run {
         if settled.is_none_or(|promise| promise.state != PromiseState::Resolved) {
             return Err(Stop::escalate("no executor signed the seal; the evidence stays open"));
         }
-        let bundle = crate::evidence::bundle(&self.app, &self.id).await;
-        let bundle = bundle.map_err(|error| Stop::Store(error.to_string()))?;
+        let bundle = crate::evidence::bundle(&self.app, &self.id).await?;
         let records = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
         self.spent(13);
         let digest = Digest::of(&bundle).to_string();

@@ -78,7 +78,7 @@ impl Run {
                 "K402 `{}` is held by incident {}; run `stanch recover` again when it has ended",
                 conflict.name, conflict.incident
             ))),
-            Err(ScopeError::Unavailable) => Err(Stop::Store("the store does not take writes".into())),
+            Err(ScopeError::Unavailable) => Err(Stop::Unwritable),
         }
     }
 

@@ -169,11 +169,14 @@ impl Run {
             Ok(ending) => ending,
             Err(Stop::Ended(ending)) => ending,
             Err(Stop::Lost) => return,
+            Err(Stop::Unwritable) => return self.wait_for_the_store(),
             Err(Stop::Store(why)) => Ending { outcome: "escalated".into(), exit: 20, why: format!("internal: {why}") },
         };
-        let sealed = self.close(&stop).await;
-        if let Err(error) = &sealed {
-            self.say(format!("evidence       not sealed: {error}"));
+        match self.close(&stop).await {
+            Ok(()) => {}
+            Err(Stop::Lost) => return,
+            Err(Stop::Unwritable) => return self.wait_for_the_store(),
+            Err(error) => self.say(format!("evidence       not sealed: {error}")),
         }
         let value = serde_json::to_string(&stop).unwrap_or_default();
         let settle = Settle { id: self.task.id.clone(), state: Resolution::Resolved, value: Value::text(value) };
@@ -188,6 +191,13 @@ impl Run {
                 view.exit = Some(stop.exit);
             });
         }
+    }
+
+    /// Nothing is ended by a disk that is full for a while: the task's lease lapses, the incident is offered again once
+    /// that can be stored, and the stages that settled stay settled.
+    fn wait_for_the_store(&self) {
+        let trouble = self.app.engine.trouble();
+        self.say(format!("waiting        {}", trouble.unwrap_or_else(|| Stop::Unwritable.to_string())));
     }
 
     /// Stages 1 to 12.

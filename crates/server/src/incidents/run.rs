@@ -4,6 +4,7 @@ use super::chain::{Batch, Chain};
 use super::view::{STAGES, StageView, View};
 use crate::app::App;
 use crate::engine::{Guard, SubmitError};
+use crate::evidence::EvidenceError;
 use base::canon::Canon;
 use base::{Digest, Millis, Timestamp};
 use protocol::{Create, Request, Resolution, Settle, TaskRef, Value};
@@ -47,6 +48,9 @@ pub(crate) enum Stop {
     /// Another process owns the incident now.
     #[error("another process owns this incident now")]
     Lost,
+    /// The store takes no writes for now: whoever is offered the incident after it does goes on.
+    #[error("the store takes no writes; the incident goes on when it does")]
+    Unwritable,
     /// The store did not take a stage.
     #[error("a stage could not be stored: {0}")]
     Store(String),
@@ -85,6 +89,16 @@ impl From<SubmitError> for Stop {
     fn from(error: SubmitError) -> Stop {
         match error {
             SubmitError::Guard(_) => Stop::Lost,
+            SubmitError::Unavailable => Stop::Unwritable,
+            other => Stop::Store(other.to_string()),
+        }
+    }
+}
+
+impl From<EvidenceError> for Stop {
+    fn from(error: EvidenceError) -> Stop {
+        match error {
+            EvidenceError::Write(refused) => refused.into(),
             other => Stop::Store(other.to_string()),
         }
     }

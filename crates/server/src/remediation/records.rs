@@ -61,7 +61,15 @@ fn read_standing(app: &App, incident: &str, plan: &str) -> Option<Standing> {
 async fn records(State(app): State<App>, Json(posted): Json<Posted>) -> Response {
     match take(&app, &posted).await {
         Ok(standing) => Json(standing).into_response(),
-        Err(refused) => (StatusCode::CONFLICT, Json(refused)).into_response(),
+        Err(refused) => (status(refused.why), Json(refused)).into_response(),
+    }
+}
+
+fn status(why: Refusal) -> StatusCode {
+    match why {
+        // Whether it was written is not known; the executor asks again, and the chain tells.
+        Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::Held | Refusal::Fenced | Refusal::Chain | Refusal::Refused => StatusCode::CONFLICT,
     }
 }
 
@@ -87,20 +95,26 @@ async fn take(app: &App, posted: &Posted) -> Result<Standing, NotTaken> {
         bytes: text.clone().into_bytes(),
     });
     let blobs = posted.blobs.iter().filter_map(|text| records_base64::decode(text)).collect();
-    match app.engine.submit(requests, entries.collect(), blobs, guards).await {
-        Ok(_) => {}
-        Err(SubmitError::Guard(Guard::Hold { scopes })) => {
-            return Err(refuse(Refusal::Held, format!("a hold covers {}", scopes.join(", "))));
-        }
-        Err(SubmitError::Guard(Guard::Chain { .. })) => return Err(refuse(Refusal::Chain, "the chain ends elsewhere")),
-        Err(SubmitError::Guard(guard)) => return Err(refuse(Refusal::Fenced, format!("{guard:?}"))),
-        Err(error) => return Err(refuse(Refusal::Refused, error.to_string())),
-    }
+    app.engine.submit(requests, entries.collect(), blobs, guards).await.map_err(refusal)?;
     for record in &signed {
         shown(app, posted, record);
     }
     let last = signed.last().map(|record| record.digest().to_string());
     Ok(Standing { seq: seq + signed.len() as u64, prev: last, journal: Vec::new() })
+}
+
+fn refusal(error: SubmitError) -> NotTaken {
+    match error {
+        SubmitError::Guard(Guard::Hold { scopes }) => {
+            refuse(Refusal::Held, format!("a hold covers {}", scopes.join(", ")))
+        }
+        SubmitError::Guard(Guard::Chain { .. }) => refuse(Refusal::Chain, "the chain ends elsewhere"),
+        SubmitError::Guard(guard) => refuse(Refusal::Fenced, format!("{guard:?}")),
+        SubmitError::Unavailable => refuse(Refusal::Unavailable, error.to_string()),
+        SubmitError::Refused { .. } | SubmitError::TooMuch | SubmitError::RecordTooLong { .. } => {
+            refuse(Refusal::Refused, error.to_string())
+        }
+    }
 }
 
 /// Opens every envelope at the place it will have, and checks that they continue the chain.

@@ -140,6 +140,8 @@ pub enum Refusal {
     Chain,
     /// Not a record that this task's holder may send.
     Refused,
+    /// The store does not take writes: send again.
+    Unavailable,
 }
 
 /// The target of step tasks: their executor acquires them by name.

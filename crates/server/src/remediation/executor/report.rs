@@ -93,6 +93,7 @@ impl Reporter {
                     }
                     Ok(Refusal::Held) => return Err(Lost::Held),
                     Ok(Refusal::Fenced) => return Err(Lost::Fenced),
+                    Ok(Refusal::Unavailable) => self.pause().await,
                     Ok(Refusal::Refused) | Err(_) => {
                         tracing::warn!(answer = %String::from_utf8_lossy(&answer), "a record was refused");
                         return Err(Lost::Refused);

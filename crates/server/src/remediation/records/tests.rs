@@ -460,3 +460,12 @@ async fn people_see_each_step_and_a_takeover() {
     let starts: Vec<_> = view.lines.iter().filter_map(|line| line.split(' ').next()).collect();
     assert_eq!(starts, ["commit", "takeover", "reconcile"], "{:?}", view.lines);
 }
+
+#[test]
+fn a_store_that_takes_no_writes_is_asked_again_and_everything_else_is_not() {
+    assert_eq!(status(refusal(SubmitError::Unavailable).why), StatusCode::SERVICE_UNAVAILABLE);
+    let long = SubmitError::RecordTooLong { index: 0, bytes: 60_001 };
+    for error in [long, SubmitError::TooMuch, SubmitError::Guard(Guard::Chain { incident: "i".into(), seq: 1 })] {
+        assert_eq!(status(refusal(error).why), StatusCode::CONFLICT);
+    }
+}
