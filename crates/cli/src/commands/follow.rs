@@ -41,6 +41,11 @@ pub(crate) async fn open(server: &str, ask: &Ask) -> Result<String, Failure> {
         let opened: Opened = serde_json::from_slice(&bytes).map_err(anyhow::Error::from)?;
         return Ok(opened.incident);
     }
+    if status >= 500 {
+        // Nothing is wrong with what was typed: the server says what is, and what to do.
+        let told = Failure::internal(String::from_utf8_lossy(&bytes).into_owned());
+        return Err(told.next("the same command again, once that is mended"));
+    }
     Err(Failure::usage(String::from_utf8_lossy(&bytes).into_owned())
         .next("stanch group SERVICE --server URL lists what the graph knows of a service"))
 }

@@ -53,7 +53,9 @@ impl Run {
     /// Too few observers say impaired (escalated), nothing is supervised, or the store refuses.
     pub(crate) async fn detect(&mut self, effective: &Effective) -> Result<Detected, Stop> {
         if let Some(done) = self.recorded("detect") {
-            return Ok(done);
+            // WHY: the votes are recorded, not the verdict; a successor that took the record for one would go on where
+            // its predecessor was outvoted.
+            return self.agreed(effective, done);
         }
         let Some(platform) = self.app.platform.clone() else {
             return Err(Stop::escalate(
@@ -82,7 +84,7 @@ impl Run {
             let stands =
                 now.since(unchanged_since) >= window && (asked_is_in || now.since(began) >= Millis(window.0 * 3));
             if enough && stands || now >= deadline {
-                return self.record_detection(effective, &readings, detected, &snapshot, now, enough).await;
+                return self.record_detection(effective, &readings, detected, &snapshot, now).await;
             }
             self.app.env.sleep_until(now.plus(Millis(100))).await;
         }
@@ -115,7 +117,6 @@ impl Run {
         mut detected: Detected,
         snapshot: &Snapshot,
         now: Timestamp,
-        enough: bool,
     ) -> Result<Detected, Stop> {
         let mut batch = self.batch();
         let detector = &self.app.keys.detector;
@@ -144,7 +145,12 @@ impl Run {
         self.settle("detect", &detected, batch).await?;
         self.say_detected(&detected, readings);
         self.spent(1);
-        if enough {
+        self.agreed(effective, detected)
+    }
+
+    /// Whether enough observers say impaired.
+    fn agreed(&self, effective: &Effective, detected: Detected) -> Result<Detected, Stop> {
+        if detected.votes_impaired >= effective.tier.observers.k {
             return Ok(detected);
         }
         Err(Stop::escalate(format!(
@@ -340,3 +346,6 @@ pub(crate) fn closure_words(closure: &Closure) -> String {
         Closure::MoreThan(count) => format!("more than {count}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ pub use routes::routes;
 pub use run::{Brief, Ending, stage_id};
 
 use crate::app::App;
+use crate::engine::SubmitError;
 use base::{Millis, Timestamp};
 use protocol::{Body, Create, Message, Request, Resolution, Settle, TaskRef, Value};
 use run::{Run, Stop, empty_stages};
@@ -53,6 +54,14 @@ pub enum OpenError {
     /// The store did not take it.
     #[error("the incident could not be stored: {0}")]
     Store(String),
+    /// The store failed while it took it: it is there, or not, once the store can be read again.
+    #[error("whether incident {id} was stored is not known: {why}; `stanch recover --resume {id}` tells then")]
+    Unsure {
+        /// The incident's id.
+        id: String,
+        /// What stands in the way.
+        why: String,
+    },
 }
 
 impl Registry {
@@ -113,10 +122,18 @@ pub async fn open(app: &App, brief: Brief) -> Result<String, OpenError> {
         param: Value::text(data),
         tags,
     };
-    app.incidents.slot(&id, &brief, &app.policy.name);
     let requests = vec![Request::PromiseCreate(create)];
+    let was_writable = app.engine.is_writable();
     let stored = app.engine.submit(requests, Vec::new(), Vec::new(), Vec::new()).await;
-    stored.map_err(|error| OpenError::Store(error.to_string()))?;
+    stored.map_err(|error| {
+        let why = app.engine.trouble().unwrap_or_else(|| error.to_string());
+        match error {
+            SubmitError::Unavailable if was_writable => OpenError::Unsure { id: id.clone(), why },
+            _ => OpenError::Store(why),
+        }
+    })?;
+    // Shown only now: what was not stored does not exist.
+    app.incidents.slot(&id, &brief, &app.policy.name);
     Ok(id)
 }
 
@@ -165,12 +182,10 @@ async fn lead(app: App, mut run: Run) {
 
 impl Run {
     async fn lead(&mut self) {
-        let stop = match self.stages().await {
+        let stop = match self.ending().await {
             Ok(ending) => ending,
-            Err(Stop::Ended(ending)) => ending,
-            Err(Stop::Lost) => return,
             Err(Stop::Unwritable) => return self.wait_for_the_store(),
-            Err(Stop::Store(why)) => Ending { outcome: "escalated".into(), exit: 20, why: format!("internal: {why}") },
+            Err(_) => return,
         };
         match self.close(&stop).await {
             Ok(()) => {}
@@ -198,6 +213,27 @@ impl Run {
     fn wait_for_the_store(&self) {
         let trouble = self.app.engine.trouble();
         self.say(format!("waiting        {}", trouble.unwrap_or_else(|| Stop::Unwritable.to_string())));
+    }
+
+    /// How it ends, durably: once it is stored, whoever seals the incident after a crash seals the same ending and
+    /// computes no other.
+    pub(super) async fn ending(&mut self) -> Result<Ending, Stop> {
+        if let Some(ending) = self.recorded("ending") {
+            return Ok(ending);
+        }
+        let ending = match self.stages().await {
+            Ok(ending) | Err(Stop::Ended(ending)) => ending,
+            Err(Stop::Store(why)) => Ending { outcome: "escalated".into(), exit: 20, why: format!("internal: {why}") },
+            Err(other @ (Stop::Lost | Stop::Unwritable)) => return Err(other),
+        };
+        // Executors may have written since.
+        self.reload_chain();
+        let batch = self.batch();
+        match self.settle("ending", &ending, batch).await {
+            Err(other @ (Stop::Lost | Stop::Unwritable)) => Err(other),
+            // It cannot be stored for another reason than the store: then at least it is told.
+            Ok(()) | Err(Stop::Store(_) | Stop::Ended(_)) => Ok(ending),
+        }
     }
 
     /// Stages 1 to 12.

@@ -67,7 +67,9 @@ async fn ask(State(app): State<App>, Json(ask): Json<Ask>) -> Response {
     match open(&app, brief).await {
         Ok(incident) => (StatusCode::CREATED, Json(Opened { incident })).into_response(),
         Err(error @ OpenError::Unknown { .. }) => (StatusCode::NOT_FOUND, error.to_string()).into_response(),
-        Err(error @ OpenError::Store(_)) => (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
+        Err(error @ (OpenError::Store(_) | OpenError::Unsure { .. })) => {
+            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
+        }
     }
 }
 
