@@ -52,12 +52,12 @@ impl Sqlite {
     /// A file of another program or of a newer version is refused and left as it is.
     pub fn open(directory: &Directory) -> Result<Sqlite, Error> {
         let path = directory.path().join(FILE_NAME);
-        Sqlite::open_file(&path).map_err(|error| explained(&path, error))
+        Sqlite::open_file(&path, BUSY_TIMEOUT).map_err(|error| explained(&path, error))
     }
 
-    fn open_file(path: &Path) -> Result<Sqlite, Error> {
+    fn open_file(path: &Path, patience: Duration) -> Result<Sqlite, Error> {
         let mut connection = Connection::open(path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.busy_timeout(patience)?;
         // Before anything is written: a file that is not ours must stay as it is.
         schema::examine(&connection, path)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;

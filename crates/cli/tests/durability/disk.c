@@ -3,7 +3,7 @@
  *
  * DISK_DIR    the directory; nothing else is touched
  * DISK_LOG    where the record goes; nothing is recorded without it
- * DISK_FAULT  while this file exists, calls fail: "<write|sync|any> <errno> <times>", times 0 = until it is removed
+ * DISK_FAULT  while this file exists, calls fail: "<write|sync|any> <errno> <spared>", so many of them spared first
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -70,23 +70,20 @@ static void note(char op, const char *path, const char *other, uint64_t offset, 
 /* The error that this call is to fail with, or 0. */
 static int fault(const char *kind, const char *path) {
   char text[64] = {0}, asked[16];
-  int error = 0, times = 0;
+  int error = 0, spared = 0;
   if (!faults || !path) return 0;
-  int fd = syscall(SYS_openat, AT_FDCWD, faults, O_RDONLY | O_CLOEXEC, 0);
+  int fd = syscall(SYS_openat, AT_FDCWD, faults, O_RDWR | O_CLOEXEC, 0);
   if (fd < 0) return 0;
   ssize_t length = syscall(SYS_read, fd, text, sizeof text - 1);
-  syscall(SYS_close, fd);
-  if (length <= 0 || sscanf(text, "%15s %d %d", asked, &error, &times) != 3) return 0;
-  if (strcmp(asked, "any") && strcmp(asked, kind)) return 0;
-  if (times == 1) {
-    syscall(SYS_unlinkat, AT_FDCWD, faults, 0);
-  } else if (times > 1) {
-    int left = snprintf(text, sizeof text, "%s %d %d", asked, error, times - 1);
-    fd = syscall(SYS_openat, AT_FDCWD, faults, O_WRONLY | O_TRUNC | O_CLOEXEC, 0);
-    if (fd < 0 || syscall(SYS_write, fd, text, left) != left) abort();
-    syscall(SYS_close, fd);
+  int asks = length > 0 && sscanf(text, "%15s %d %d", asked, &error, &spared) == 3;
+  asks = asks && (!strcmp(asked, "any") || !strcmp(asked, kind));
+  if (asks && spared > 0) {
+    int left = snprintf(text, sizeof text, "%s %d %d ", asked, error, spared - 1);
+    if (syscall(SYS_pwrite64, fd, text, left, 0) != left) abort();
+    asks = 0;
   }
-  return error;
+  syscall(SYS_close, fd);
+  return asks ? error : 0;
 }
 
 static int opened(int at, const char *path, int flags, mode_t mode) {

@@ -50,10 +50,15 @@ impl Recorder {
         ]
     }
 
-    /// From now on calls of this kind fail with an error number, so many times, 0 = until [`Recorder::heal`] is called.
-    pub(crate) fn fail(&self, kind: &str, error: rustix::io::Errno, times: u32) {
+    /// The environment of a process whose calls can be made to fail, and are not recorded.
+    pub(crate) fn failing_only(&self) -> Vec<(&'static str, PathBuf)> {
+        self.environment().into_iter().filter(|(name, _)| *name != "DISK_LOG").collect()
+    }
+
+    /// Calls of this kind fail with an error number, after so many that do not, until [`Recorder::heal`] is called.
+    pub(crate) fn fail(&self, kind: &str, error: rustix::io::Errno, spared: u64) {
         let fresh = self.dir.path().join("faults.new");
-        std::fs::write(&fresh, format!("{kind} {} {times}", error.raw_os_error())).unwrap();
+        std::fs::write(&fresh, format!("{kind} {} {spared}", error.raw_os_error())).unwrap();
         std::fs::rename(fresh, self.faults()).unwrap();
     }
 

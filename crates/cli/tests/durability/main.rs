@@ -9,6 +9,8 @@ mod support;
 mod disk;
 #[cfg(target_os = "linux")]
 mod full;
+#[cfg(target_os = "linux")]
+mod incident;
 mod kill;
 mod load;
 #[cfg(target_os = "linux")]

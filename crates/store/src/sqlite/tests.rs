@@ -208,3 +208,22 @@ fn a_directory_has_one_holder() {
     drop(held);
     assert_eq!(Directory::take(dir.path()).unwrap().path(), dir.path());
 }
+
+#[test]
+fn what_the_log_holds_is_in_the_file_once_it_is_open_or_it_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    let mut store = opened(dir.path());
+    // Ends the checkpointer, so that only opening can bring the log into the file.
+    store.checkpointer.take();
+    let reading = Connection::open(&path).unwrap();
+    reading.execute_batch("BEGIN; SELECT count(*) FROM rows").unwrap();
+    store.commit(&Batch { rows: vec![(0, Arc::new(plain_row("p")))], ..Batch::default() }).unwrap();
+    let held = Sqlite::open_file(&path, Duration::ZERO).err().unwrap();
+    assert!(matches!(held, Error::Held(_)) && held.to_string().contains("another program"), "{held}");
+    reading.execute_batch("COMMIT").unwrap();
+    let log = || std::fs::metadata(dir.path().join("stanch.db-wal")).unwrap().len();
+    assert!(log() > 0);
+    let mut again = Sqlite::open_file(&path, Duration::ZERO).unwrap();
+    assert_eq!((log(), again.load().unwrap().rows.len()), (0, 1));
+}
