@@ -22,6 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("phantom", &["base"]),
     ("server", &["base", "protocol", "recovery", "governance", "store", "client", "actuators", "phantom", "pilot"]),
     ("sandbox", &["base", "pilot", "client"]),
+    ("sim", &["base", "protocol", "recovery", "governance", "store", "client", "actuators", "server"]),
     ("lab", &["base", "server", "sim", "sandbox"]),
     ("cli", &["base", "protocol", "recovery", "governance", "client", "server", "sandbox", "lab"]),
     ("xtask", &[]),
@@ -114,7 +115,7 @@ fn short(package: &str) -> String {
 
 fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut open = vec![root.join("crates"), root.join("xtask")];
+    let mut open = vec![root.join("crates"), root.join("sim"), root.join("xtask")];
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
             let path = entry?.path();
@@ -138,7 +139,7 @@ fn source_findings(path: &str, text: &str) -> Vec<String> {
     // Written in parts so that this file does not find itself.
     let marks =
         [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK"), concat!("to", "do!(")];
-    let krate = path.strip_prefix("crates/").and_then(|rest| rest.split('/').next()).unwrap_or("xtask");
+    let krate = path.strip_prefix("crates/").unwrap_or(path).split('/').next().unwrap_or_default();
     let shop_word = concat!("sand", "box");
     for (number, line) in text.lines().enumerate() {
         let at = format!("{path}:{}", number + 1);

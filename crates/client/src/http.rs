@@ -78,7 +78,7 @@ pub(crate) struct Http {
 
 #[derive(Clone, Debug)]
 enum Way {
-    Sockets(Pool<HttpConnector, Full<Bytes>>),
+    Sockets(Box<Pool<HttpConnector, Full<Bytes>>>),
     Through(Arc<dyn Exchange>),
 }
 
@@ -99,7 +99,7 @@ impl Http {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        Ok(Http { way: Way::Sockets(Pool::builder(TokioExecutor::new()).build(connector)), base })
+        Ok(Http { way: Way::Sockets(Box::new(Pool::builder(TokioExecutor::new()).build(connector))), base })
     }
 
     pub(crate) fn through(exchange: Arc<dyn Exchange>) -> Http {

@@ -1,7 +1,7 @@
 //! Checkpoints of the evidence log, and an incident's bundle.
 
 use crate::app::App;
-use crate::engine::SubmitError;
+use crate::engine::{Engine, SubmitError};
 use base::Digest;
 use base::canon::Canon as _;
 use governance::bundle::{ExportError, Input, export};
@@ -32,6 +32,28 @@ pub enum EvidenceError {
     /// Checkpoint and entries do not belong together.
     #[error(transparent)]
     Export(#[from] ExportError),
+}
+
+/// LIMIT: records of the evidence log in memory at once.
+const RECORDS_AT_ONCE: usize = 256;
+
+/// Records of the evidence log that are no longer what their leaf in the log says.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn altered(engine: &Engine) -> Result<Vec<String>, store::Error> {
+    let mut found = Vec::new();
+    let mut leaves = (0_u64..).zip(engine.leaf_hashes());
+    for start in (0..engine.log_size()).step_by(RECORDS_AT_ONCE) {
+        let end = engine.log_size().min(start + RECORDS_AT_ONCE as u64);
+        let records = engine.entries(start..end)?;
+        for (record, (index, leaf)) in records.iter().zip(leaves.by_ref()) {
+            if governance::log::leaf_hash(record) != leaf {
+                found.push(format!("evidence_altered: record {index} of the log"));
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Signs the log as it is now, if it extends what was signed before.
@@ -93,7 +115,7 @@ pub(crate) async fn bundle(app: &App, incident: &str) -> Result<Vec<u8>, Evidenc
 ///
 /// # Errors
 /// The store does not take writes.
-pub(crate) async fn record_policy(app: &App) -> Result<(), EvidenceError> {
+pub async fn record_policy(app: &App) -> Result<(), EvidenceError> {
     let digest = app.policy.digest();
     let last = app.engine.get_meta(POLICY_KEY).await?;
     if last.as_deref() == Some(digest.0.as_slice()) {

@@ -23,3 +23,4 @@ mod telemetry;
 
 pub use actuators::{control, process, proxy, supervisor, topology};
 pub use app::App;
+pub use evidence::{altered as altered_records, record_policy};

@@ -7,9 +7,6 @@ use crate::failure::Failure;
 use server::config::{self, Flags};
 use server::engine::{self, Engine, Env};
 
-/// LIMIT: records of the evidence log in memory at once.
-const RECORDS_AT_ONCE: usize = 256;
-
 pub(crate) fn init(args: &DataArgs) -> Result<u8, Failure> {
     let data = data_dir(args.data.clone(), "server")?;
     let made = server::keys::init(&data).map_err(|error| Failure::internal(error.to_string()))?;
@@ -33,7 +30,8 @@ pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
     }
     match Engine::open(&data, engine::Config::default(), Env::real()) {
         Ok(engine) => {
-            let found = [engine.violations(), altered(&engine)?].concat();
+            let altered = server::altered_records(&engine).map_err(anyhow::Error::from)?;
+            let found = [engine.violations(), altered].concat();
             report(args, &found, engine.log_size())
         }
         Err(engine::OpenError::Violations(violations)) => report(args, &violations, 0),
@@ -47,22 +45,6 @@ pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
             Err(Failure { exit: 3, message: format!("{:#}", anyhow::Error::from(error)), next })
         }
     }
-}
-
-/// Records of the evidence log that are no longer what their leaf in the log says.
-fn altered(engine: &Engine) -> Result<Vec<String>, Failure> {
-    let mut found = Vec::new();
-    let mut leaves = (0_u64..).zip(engine.leaf_hashes());
-    for start in (0..engine.log_size()).step_by(RECORDS_AT_ONCE) {
-        let end = engine.log_size().min(start + RECORDS_AT_ONCE as u64);
-        let records = engine.entries(start..end).map_err(anyhow::Error::from)?;
-        for (record, (index, leaf)) in records.iter().zip(leaves.by_ref()) {
-            if governance::log::leaf_hash(record) != leaf {
-                found.push(format!("evidence_altered: record {index} of the log"));
-            }
-        }
-    }
-    Ok(found)
 }
 
 fn has_database(data: &std::path::Path) -> bool {

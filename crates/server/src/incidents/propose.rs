@@ -401,7 +401,8 @@ impl Run {
                 }
                 if source == BUILT_IN || source == "preview" {
                     let first = rejections.first().map(rejection_text).unwrap_or_default();
-                    return Err(Stop::end("aborted", 30, format!("the built-in plan was refused: {first}")));
+                    // Nobody is left to propose anything else, and the trouble lasts.
+                    return Err(Stop::escalate(format!("no plan passes the kernel's check: {first}")));
                 }
                 story.nearest = nearest(&plan, &world).map(|(plan, _)| recovery::text::steps(&plan.steps));
                 story.rejections = rejections.iter().map(rejection_text).collect();

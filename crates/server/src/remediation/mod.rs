@@ -10,15 +10,20 @@ pub mod wire;
 pub use records::routes;
 
 use actuators::process::ProcessActuator;
-use actuators::{Actuator as _, TargetKind as Offered};
+use actuators::{Actuator as _, Capabilities, TargetKind as Offered};
 use recovery::world::{Capability, TargetKind};
 use std::path::Path;
 
 /// What the process actuator offers, in the kernel's words. A directory that cannot be used offers nothing.
 #[must_use]
 pub fn view_capabilities(directory: &Path) -> Vec<Capability> {
-    let Ok(actuator) = ProcessActuator::open(directory) else { return Vec::new() };
-    let known = actuator.capabilities().0.keys();
+    ProcessActuator::open(directory).map_or_else(|_| Vec::new(), |actuator| capabilities(actuator.capabilities()))
+}
+
+/// What an actuator offers, in the kernel's words.
+#[must_use]
+pub fn capabilities(of: &Capabilities) -> Vec<Capability> {
+    let known = of.0.keys();
     let mut offered: Vec<Capability> = known
         .flat_map(|(action, target)| kinds(*target).iter().map(|kind| Capability { action: *action, target: *kind }))
         .collect();
