@@ -1,6 +1,7 @@
 //! Carrying out a decided plan: verify, arm, and drive the kernel over its journal.
 
 use super::Shared;
+use super::error::JobError;
 use super::report::{Lost, Reporter};
 use crate::incidents::{read_plan, read_world};
 use crate::platform::Reading;
@@ -41,21 +42,21 @@ struct Driver {
     step_task: Option<TaskRef>,
 }
 
-pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) -> Result<(), String> {
+pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) -> Result<(), JobError> {
     let decision = decision(shared, param)?;
     let (checked, world) = checked(shared, param).await?;
     if decision.plan != Some(checked.digest()) || decision.outcome != Decided::Commit {
-        return Err("K408 the decision is not a commit of this plan".to_owned());
+        return Err(JobError::Authority("the decision is not a commit of this plan"));
     }
     let task = job.lease.task().clone();
     let fence = Fence { epoch: param.epoch, version: task.version };
     let mut reporter = Reporter::new(shared, job, &param.incident, Some((checked.digest(), param.epoch)));
-    let standing = reporter.standing().await.map_err(|lost| lost.to_string())?;
+    let standing = reporter.standing().await?;
     let journal = lines(&standing.journal)?;
     let env = &shared.env;
     let reading = shared.platform.read(env.now(), env.now().minus(RECORD_FOR)).await;
     let severity = measure::severity(&reading, Millis(param.regression_for_ms), Timestamp(param.onset_ms));
-    let severity = severity.ok_or("K506 nobody can say how bad things are: supervisor or record do not answer")?;
+    let severity = severity.ok_or(JobError::Blind)?;
     // A successor continues under the arm its predecessor recorded.
     if journal.is_empty() {
         arm(shared, &mut reporter, param, &task, &checked, &reading).await?;
@@ -69,7 +70,7 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) ->
     let kernel = if journal.is_empty() {
         Kernel::new(checked.clone(), armed, config, env.now())
     } else {
-        Kernel::replay(checked.clone(), armed, config, &journal, env.now()).map_err(|error| error.to_string())?
+        Kernel::replay(checked.clone(), armed, config, &journal, env.now())?
     };
     let own = own_versions(&journal);
     let mut driver = Driver {
@@ -89,41 +90,37 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) ->
 }
 
 /// The decision, verified against the keyring this executor was given, not the server's word.
-fn decision(shared: &Shared, param: &CommitParam) -> Result<Decision, String> {
-    let envelope = Envelope::from_json(&param.decision).map_err(|error| format!("K408 {error}"))?;
-    let signed = open(&envelope, &shared.keyring, param.decision_index).map_err(|error| format!("K408 {error}"))?;
+fn decision(shared: &Shared, param: &CommitParam) -> Result<Decision, JobError> {
+    let envelope = Envelope::from_json(&param.decision).map_err(JobError::Envelope)?;
+    let signed = open(&envelope, &shared.keyring, param.decision_index).map_err(JobError::Unsigned)?;
     if signed.common().incident.as_deref() != Some(&param.incident) {
-        return Err("K408 the decision is of another incident".to_owned());
+        return Err(JobError::Authority("the decision is of another incident"));
     }
-    signed.get::<Decision>().cloned().ok_or_else(|| "K408 not a decision".to_owned())
+    signed.get::<Decision>().cloned().ok_or(JobError::Authority("the record is not a decision"))
 }
 
 /// Plan and world by digest, and the kernel's check of them computed again.
-async fn checked(shared: &Shared, param: &CommitParam) -> Result<(Checked, World), String> {
+async fn checked(shared: &Shared, param: &CommitParam) -> Result<(Checked, World), JobError> {
     let world = blob(shared, &param.world).await?;
     let plan = blob(shared, &param.plan).await?;
-    let world = read_world(&world).ok_or("K407 the world cannot be read")?;
-    let plan = read_plan(&plan).ok_or("K407 the plan cannot be read")?;
-    let checked = check(&plan, &world).map_err(|rejections| {
-        let codes: Vec<String> = rejections.iter().map(|rejection| rejection.code.to_string()).collect();
-        format!("the kernel refuses the plan here: {}", codes.join(", "))
-    })?;
+    let world = read_world(&world).ok_or(JobError::Material("the world"))?;
+    let plan = read_plan(&plan).ok_or(JobError::Material("the plan"))?;
+    let checked = check(&plan, &world).map_err(JobError::Refused)?;
     Ok((checked, world))
 }
 
-async fn blob(shared: &Shared, digest: &str) -> Result<Vec<u8>, String> {
-    let answer = shared.client.get_bytes(&format!("/blobs/{digest}")).await;
-    let (status, bytes) = answer.map_err(|error| error.to_string())?;
+async fn blob(shared: &Shared, digest: &str) -> Result<Vec<u8>, JobError> {
+    let (status, bytes) = shared.client.get_bytes(&format!("/blobs/{digest}")).await?;
     let same = status == 200 && Digest::of(&bytes).to_string() == digest;
-    if same { Ok(bytes) } else { Err(format!("K407 blob {digest} is missing or not what its name says")) }
+    if same { Ok(bytes) } else { Err(JobError::Blob(digest.to_owned())) }
 }
 
-fn lines(journal: &[String]) -> Result<Vec<Line>, String> {
+fn lines(journal: &[String]) -> Result<Vec<Line>, JobError> {
     let read = |text: &String| {
         let bytes = records_base64::decode(text)?;
         Line::from_value(base::canon::parse_object("journal", &bytes).ok()?).ok()
     };
-    journal.iter().map(|text| read(text).ok_or_else(|| "the journal cannot be read".to_owned())).collect()
+    journal.iter().enumerate().map(|(at, text)| read(text).ok_or(JobError::JournalForm(at))).collect()
 }
 
 /// Versions to which our own receipts moved fields.
@@ -151,21 +148,21 @@ async fn arm(
     task: &TaskRef,
     checked: &Checked,
     reading: &Reading,
-) -> Result<(), String> {
+) -> Result<(), JobError> {
     let previewed = blob(shared, &param.bound).await?;
     let previewed = base::canon::parse_object("bound", &previewed).and_then(Bound::from_value);
-    let previewed = previewed.map_err(|error| format!("K407 what the preview bound cannot be read: {error}"))?;
+    let previewed = previewed.map_err(JobError::Bound)?;
     let versions = facts::settings(reading).versions;
     for (field, version) in &previewed.versions {
         if versions.get(field) != Some(version) {
-            return Err(format!("K407 {field} was changed after the preview"));
+            return Err(JobError::Drift(field.clone()));
         }
     }
     let programs = crate::provenance::of(&shared.env, shared.platform.topology(), checked.writes()).await;
     if programs != previewed.provenance {
-        return Err("K407 a program was changed after the preview".to_owned());
+        return Err(JobError::Drift("a program".to_owned()));
     }
-    let decided = Envelope::from_json(&param.decision).map_err(|error| error.to_string())?;
+    let decided = Envelope::from_json(&param.decision).map_err(JobError::Envelope)?;
     let record = Arm {
         decision: Digest::of(&decided.payload),
         plan: checked.digest(),
@@ -177,18 +174,18 @@ async fn arm(
         task_version: task.version,
         guard: GuardMode::Coarse,
     };
-    reporter.send(vec![record.into()]).await.map_err(|lost| lost.to_string())
+    Ok(reporter.send(vec![record.into()]).await?)
 }
 
 impl Driver {
-    async fn drive(&mut self, job: &Job) -> Result<(), String> {
+    async fn drive(&mut self, job: &Job) -> Result<(), JobError> {
         let mut next_look = self.now();
         loop {
             while let Some(command) = self.kernel.poll_command() {
                 match self.obey(command).await {
                     Ok(true) => return Ok(()),
                     Ok(false) => {}
-                    Err(lost) => return Err(lost.to_string()),
+                    Err(lost) => return Err(lost.into()),
                 }
             }
             let now = self.now();

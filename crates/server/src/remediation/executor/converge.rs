@@ -1,6 +1,7 @@
 //! The convergence proof: every check holds several samples in a row before the deadline, or it does not.
 
 use super::Shared;
+use super::error::JobError;
 use super::report::Reporter;
 use crate::platform::{Reading, RecordSecond, summarize};
 use crate::remediation::wire::ConvergeParam;
@@ -14,8 +15,8 @@ const BAD_PPM_MAX: i64 = 10_000;
 /// Requests in flight beyond the usual that count as backlog.
 const BACKLOG_SLACK: u64 = 20;
 
-pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &ConvergeParam) -> Result<(), String> {
-    let plan = Digest::parse(&param.plan).ok_or("the task names no plan")?;
+pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &ConvergeParam) -> Result<(), JobError> {
+    let plan = Digest::parse(&param.plan).ok_or(JobError::Parameter("the plan's digest"))?;
     let env = &shared.env;
     let began = env.now();
     let deadline = began.plus(Millis(param.deadline_ms));
@@ -48,7 +49,7 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &ConvergeParam) 
         took: env.now().since(began),
     };
     let mut reporter = Reporter::new(shared, job, &param.incident, None);
-    reporter.send(vec![record.into()]).await.map_err(|error| error.to_string())
+    Ok(reporter.send(vec![record.into()]).await?)
 }
 
 fn judge(shared: &Shared, reading: &Reading, param: &ConvergeParam, began: Timestamp) -> Vec<Converged> {

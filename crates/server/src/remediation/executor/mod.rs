@@ -3,6 +3,7 @@
 
 mod commit;
 mod converge;
+mod error;
 mod report;
 
 use super::wire::{SealParam, TaskParam};
@@ -13,6 +14,7 @@ use actuators::Actuator;
 use actuators::process::ProcessActuator;
 use base::{Digest, Keyring, Millis};
 use client::{Client, Job, Outcome, Worker};
+use error::JobError;
 use governance::record::{Seal, Signer};
 use recovery::topology::Topology;
 use report::Reporter;
@@ -109,34 +111,33 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Outcome {
         Some(TaskParam::Commit(param)) => commit::run(shared, &job, &param).await,
         Some(TaskParam::Converge(param)) => converge::run(shared, &job, &param).await,
         Some(TaskParam::Seal(param)) => seal(shared, &job, &param).await,
-        // A task of a kind this version does not know is left to another executor.
-        None => Err("not a task this executor knows".to_owned()),
+        None => Err(JobError::UnknownTask),
     };
     match done {
         Ok(()) => Outcome::Settled,
         Err(why) => {
-            tracing::warn!(task = job.promise.id, why, "a task was given back");
+            tracing::warn!(task = job.promise.id, code = why.code(), %why, "a task was given back");
             Outcome::Release
         }
     }
 }
 
 /// Signs what an incident's evidence is. A digest that cannot be read is signed by nobody.
-async fn seal(shared: &Arc<Shared>, job: &Job, param: &SealParam) -> Result<(), String> {
+async fn seal(shared: &Arc<Shared>, job: &Job, param: &SealParam) -> Result<(), JobError> {
     let statements: Option<Vec<Digest>> = param.statements.iter().map(|text| Digest::parse(text)).collect();
     let record = Seal {
         first: param.first,
         last: param.last,
-        statements: statements.ok_or("a statement's digest cannot be read")?,
+        statements: statements.ok_or(JobError::Parameter("a statement's digest"))?,
         checkpoint_size: param.checkpoint_size,
-        checkpoint_root: Digest::parse(&param.checkpoint_root).ok_or("the checkpoint's root cannot be read")?,
+        checkpoint_root: Digest::parse(&param.checkpoint_root).ok_or(JobError::Parameter("the checkpoint's root"))?,
         grew: param.grew,
         forecast_ms: param.forecast_ms,
         measured_ms: param.measured_ms,
         outcome: param.outcome.clone(),
     };
     let mut reporter = Reporter::new(shared, job, &param.incident, None);
-    reporter.send(vec![record.into()]).await.map_err(|error| error.to_string())
+    Ok(reporter.send(vec![record.into()]).await?)
 }
 
 /// Reads a topology file.

@@ -24,24 +24,17 @@ pub(super) struct Reporter {
 }
 
 /// Why a report was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Lost {
     /// A hold covers the scope.
+    #[error("a hold covers the scope")]
     Held,
     /// Somebody else owns the task or the scope.
+    #[error("somebody else owns the task now")]
     Fenced,
     /// The server refuses it, or is gone for longer than a lease.
+    #[error("the server does not take the record")]
     Refused,
-}
-
-impl std::fmt::Display for Lost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Lost::Held => "a hold covers the scope",
-            Lost::Fenced => "somebody else owns the task now",
-            Lost::Refused => "the server does not take the record",
-        })
-    }
 }
 
 impl Reporter {
