@@ -62,7 +62,11 @@ impl Run {
         if converged {
             return Ok(Ending { outcome: "committed".into(), exit: 0, why: "committed and converged".into() });
         }
-        Err(Stop::escalate(format!("committed, but not converged within {deadline}: {}", checks.join("; "))))
+        Err(Stop::escalate(format!(
+            "committed, but not converged within {deadline}{}: {}",
+            self.given_back(),
+            checks.join("; ")
+        )))
     }
 
     /// Stage 13, for every ending: checkpoint, seal, bundle.

@@ -54,17 +54,19 @@ impl Run {
         self.spent(10);
         let settled = settled.ok_or_else(|| Stop::Store("the commit's promise is gone".into()))?;
         if settled.state == PromiseState::TimedOut {
-            return Err(Stop::end(
-                "escalated",
-                20,
-                "no executor finished the commit in time; open effects end with their ttl",
-            ));
+            return Err(Stop::escalate(format!(
+                "no executor finished the commit in time{}; open effects end with their ttl",
+                self.given_back()
+            )));
         }
         let outcome = settled.value.data.clone().unwrap_or_default();
         let committed = Committed { outcome: outcome.clone(), began_ms: began.0, took_ms: self.now().since(began).0 };
         match outcome.split(' ').next() {
             Some("committed") => Ok(committed),
             Some("undone") => Err(Stop::end("undone", 40, format!("the plan was undone: {outcome}"))),
+            Some("refused") => Err(Stop::escalate(format!(
+                "nothing was done: the executor {outcome}; run `stanch recover` again to preview it anew"
+            ))),
             _ => Err(Stop::escalate(format!(
                 "the commit ended {outcome}; nothing more is done in this scope until a person looks"
             ))),

@@ -213,6 +213,13 @@ impl Run {
         });
     }
 
+    /// Why the last executor gave its task back, as the end of a sentence.
+    #[must_use]
+    pub(crate) fn given_back(&self) -> String {
+        let view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.given_back.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"))
+    }
+
     /// Adds a line for people.
     pub(crate) fn say(&self, line: impl Into<String>) {
         let line = line.into();

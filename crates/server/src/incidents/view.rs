@@ -25,6 +25,9 @@ pub struct View {
     pub decision: Option<DecisionView>,
     /// The steps performed.
     pub commit: CommitView,
+    /// Why the last executor gave its task back; absent if none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_back: Option<String>,
     /// The proof that it is over.
     pub convergence: Option<ConvergenceView>,
     /// Where the evidence is, once sealed.

@@ -2,17 +2,23 @@
 
 pub mod executor;
 pub mod facts;
+mod given_back;
 mod measure;
 mod records;
 mod records_base64;
 pub mod wire;
 
-pub use records::routes;
-
+use crate::app::App;
 use actuators::process::ProcessActuator;
 use actuators::{Actuator as _, Capabilities, TargetKind as Offered};
+use axum::Router;
 use recovery::world::{Capability, TargetKind};
 use std::path::Path;
+
+/// What executors report to.
+pub fn routes(app: App) -> Router {
+    records::routes(app.clone()).merge(given_back::routes(app))
+}
 
 /// What the process actuator offers, in the kernel's words. A directory that cannot be used offers nothing.
 #[must_use]

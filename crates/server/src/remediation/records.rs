@@ -24,7 +24,7 @@ const RECORDS_MAX: usize = 16;
 const STEP_MAX: Millis = Millis(3_600_000);
 
 /// `/records`, `/incidents/{id}/standing/{plan}`, `/blobs/{digest}`.
-pub fn routes(app: App) -> Router {
+pub(super) fn routes(app: App) -> Router {
     Router::new()
         .route("/records", post(records))
         .route("/incidents/{id}/standing/{plan}", get(standing))

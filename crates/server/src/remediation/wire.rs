@@ -14,6 +14,21 @@ pub enum TaskParam {
     Seal(SealParam),
 }
 
+/// An executor gives a task back: `POST /given-back`. The answer is 200 when the task has ended with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenBack {
+    /// The task.
+    pub task: String,
+    /// The version at which it was held.
+    pub version: u64,
+    /// The stable code of the reason.
+    pub code: String,
+    /// The reason, in words.
+    pub why: String,
+    /// Whether no other executor could do better.
+    pub is_final: bool,
+}
+
 /// Carry out a decided plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitParam {

@@ -154,7 +154,8 @@ async fn arm(
     let previewed = previewed.map_err(JobError::Bound)?;
     let versions = facts::settings(reading).versions;
     for (field, version) in &previewed.versions {
-        if versions.get(field) != Some(version) {
+        let now = versions.get(field).ok_or_else(|| JobError::Unread(field.clone()))?;
+        if now != version {
             return Err(JobError::Drift(field.clone()));
         }
     }

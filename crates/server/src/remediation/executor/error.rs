@@ -39,6 +39,9 @@ pub(super) enum JobError {
     /// A setting or a program was changed after the preview.
     #[error("{0} was changed after the preview")]
     Drift(String),
+    /// What controls a setting does not answer: whether it was changed is not known.
+    #[error("{0} cannot be read: what controls it does not answer")]
+    Unread(String),
     /// Neither severity nor its absence is known.
     #[error("nobody can say how bad things are: supervisor or record do not answer")]
     Blind,
@@ -65,12 +68,34 @@ impl JobError {
             JobError::Envelope(_) | JobError::Unsigned(_) | JobError::Authority(_) => Code::K408.word(),
             JobError::Refused(rejections) => rejections.first().map_or(Code::K408, |first| first.code).word(),
             JobError::Blob(_) | JobError::Material(_) | JobError::Bound(_) | JobError::Drift(_) => Code::K407.word(),
-            JobError::Blind => Code::K506.word(),
+            JobError::Unread(_) | JobError::Blind => Code::K506.word(),
             JobError::JournalForm(_) | JobError::Journal(_) => "ST-1403",
             JobError::Server(_) => "ST-1404",
             JobError::Lost(Lost::Held) => Code::K401.word(),
             JobError::Lost(Lost::Fenced) => Code::K409.word(),
             JobError::Lost(Lost::Refused) => "ST-1405",
+        }
+    }
+
+    /// Whether no other executor could do better: what was decided is not what this one may carry out.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            JobError::Parameter(_)
+            | JobError::Envelope(_)
+            | JobError::Unsigned(_)
+            | JobError::Authority(_)
+            | JobError::Refused(_)
+            | JobError::Material(_)
+            | JobError::Bound(_)
+            | JobError::Drift(_) => true,
+            JobError::UnknownTask
+            | JobError::Blob(_)
+            | JobError::Unread(_)
+            | JobError::Blind
+            | JobError::JournalForm(_)
+            | JobError::Journal(_)
+            | JobError::Server(_)
+            | JobError::Lost(_) => false,
         }
     }
 }

@@ -6,7 +6,7 @@ mod converge;
 mod error;
 mod report;
 
-use super::wire::{SealParam, TaskParam};
+use super::wire::{GivenBack, SealParam, TaskParam};
 use crate::engine::Env;
 use crate::keys;
 use crate::platform::Platform;
@@ -21,6 +21,9 @@ use report::Reporter;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
+
+/// The pause before a task is given back: what stands in the way does not go away at once.
+const GIVE_BACK_AFTER: Millis = Millis(500);
 
 /// What an executor is started with.
 #[derive(Clone, Debug)]
@@ -105,6 +108,31 @@ pub async fn work(parts: Parts, stop: CancellationToken) {
         .await;
 }
 
+/// Says why a task is given back, and gives it back after a pause: whoever takes it next finds the same world.
+async fn give_back(shared: &Shared, job: &Job, why: &JobError) -> Outcome {
+    let lease = job.lease.task();
+    let told = GivenBack {
+        task: lease.id.clone(),
+        version: lease.version,
+        code: why.code().to_owned(),
+        why: why.to_string(),
+        is_final: why.is_final(),
+    };
+    let answer = match serde_json::to_vec(&told) {
+        Ok(body) => shared.client.post_bytes("/given-back", body).await,
+        Err(error) => Err(error.into()),
+    };
+    if matches!(answer, Ok((200, _))) {
+        return Outcome::Settled;
+    }
+    tokio::select! {
+        biased;
+        () = job.lease.lost() => {}
+        () = shared.env.sleep_until(shared.env.now().plus(GIVE_BACK_AFTER)) => {}
+    }
+    Outcome::Release
+}
+
 async fn perform(shared: &Arc<Shared>, job: Job) -> Outcome {
     let param = job.promise.param.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
     let done = match param {
@@ -117,7 +145,7 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Outcome {
         Ok(()) => Outcome::Settled,
         Err(why) => {
             tracing::warn!(task = job.promise.id, code = why.code(), %why, "a task was given back");
-            Outcome::Release
+            give_back(shared, &job, &why).await
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::super::wire::{CommitParam, ConvergeParam, EXECUTOR, SealParam};
+use super::super::wire::{CommitParam, ConvergeParam, EXECUTOR, GivenBack, SealParam};
 use super::*;
 use crate::fixture::{Fixture, ask};
 use crate::incidents::{self, Brief};
@@ -468,4 +468,38 @@ fn a_store_that_takes_no_writes_is_asked_again_and_everything_else_is_not() {
     for error in [long, SubmitError::TooMuch, SubmitError::Guard(Guard::Chain { incident: "i".into(), seq: 1 })] {
         assert_eq!(status(refusal(error).why), StatusCode::CONFLICT);
     }
+}
+
+/// What the holder of the commit's task says when it gives it back, and the status it is answered with.
+async fn give_back(gate: &Gate, version: u64, why: &str, is_final: bool) -> StatusCode {
+    let (task, code, why) = (gate.task.clone(), "K407".to_owned(), why.to_owned());
+    let told = serde_json::to_vec(&GivenBack { task, version, code, why, is_final }).unwrap();
+    let request = HttpRequest::post("/given-back").header("content-type", "application/json");
+    let router = super::super::given_back::routes(gate.app.clone());
+    ask(&router, request.body(Body::from(told)).unwrap()).await.0
+}
+
+#[tokio::test]
+async fn a_commit_that_nobody_can_carry_out_ends_with_the_reason_before_anything_was_done() {
+    let gate = Gate::new().await;
+    assert_eq!(give_back(&gate, 0, "a program was changed after the preview", true).await, StatusCode::CONFLICT);
+    assert_eq!(gate.state(&gate.task), Some(PromiseState::Pending), "only the holder of the task ends it");
+    assert_eq!(give_back(&gate, 1, "a program was changed after the preview", true).await, StatusCode::OK);
+    assert_eq!(gate.state(&gate.task), Some(PromiseState::Rejected));
+    assert_eq!(gate.value(&gate.task), "refused K407 a program was changed after the preview");
+}
+
+#[tokio::test]
+async fn a_commit_that_was_armed_is_left_to_the_next_executor_and_the_reason_is_shown() {
+    let gate = Gate::new().await;
+    take(&gate.app, &gate.posted(vec![arm(&gate)])).await.unwrap();
+    for is_final in [true, false] {
+        assert_eq!(give_back(&gate, 1, "a program was changed", is_final).await, StatusCode::ACCEPTED);
+        assert_eq!(gate.state(&gate.task), Some(PromiseState::Pending));
+    }
+    let view = gate.app.incidents.view(&gate.incident).unwrap();
+    assert_eq!(view.given_back.as_deref(), Some("K407 a program was changed"));
+    assert_eq!(view.lines.iter().filter(|line| line.contains("K407")).count(), 1, "the same reason is said once");
+    let long = "x".repeat(2_048);
+    assert_eq!(give_back(&gate, 1, &long, false).await, StatusCode::PAYLOAD_TOO_LARGE);
 }

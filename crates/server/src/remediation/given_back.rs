@@ -1,0 +1,65 @@
+//! Tasks that executors give back: the reason is shown while another tries, and a commit that nobody could carry out
+//! ends with it.
+
+use super::wire::{GivenBack, TaskParam};
+use crate::app::App;
+use crate::engine::Guard;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use protocol::{Request, Resolution, Settle, Value};
+
+/// LIMIT: bytes of a reason.
+const WHY_BYTES_MAX: usize = 2_048;
+
+/// `/given-back`.
+pub(super) fn routes(app: App) -> Router {
+    Router::new().route("/given-back", post(given_back)).with_state(app)
+}
+
+async fn given_back(State(app): State<App>, Json(told): Json<GivenBack>) -> Response {
+    if told.why.len() + told.code.len() > WHY_BYTES_MAX {
+        let text = format!("a reason of at most {WHY_BYTES_MAX} bytes");
+        return (StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
+    }
+    let Some((incident, param)) = task(&app, &told.task) else {
+        return (StatusCode::NOT_FOUND, "not an executor's task").into_response();
+    };
+    if told.is_final && is_untouched(&app, &incident, &param) {
+        return match refuse(&app, &told).await {
+            true => StatusCode::OK.into_response(),
+            false => (StatusCode::CONFLICT, "somebody else owns the task now").into_response(),
+        };
+    }
+    let reason = format!("{} {}", told.code, told.why);
+    app.incidents.show(&incident, |view| {
+        if view.given_back.as_ref() != Some(&reason) {
+            view.lines.push(format!("executor       cannot go on yet: {reason}"));
+            view.given_back = Some(reason);
+        }
+    });
+    StatusCode::ACCEPTED.into_response()
+}
+
+fn task(app: &App, id: &str) -> Option<(String, TaskParam)> {
+    let incident = id.strip_prefix("inc/")?.split(':').next()?.to_owned();
+    let param = serde_json::from_str(app.engine.promise(id)?.param.data.as_deref()?).ok()?;
+    Some((incident, param))
+}
+
+/// Whether nobody has armed this commit: then nothing of it was done. Of any other task nothing is known.
+fn is_untouched(app: &App, incident: &str, param: &TaskParam) -> bool {
+    let TaskParam::Commit(commit) = param else { return false };
+    app.engine.children(&format!("inc/{incident}:arm.{}.", commit.revision)).is_empty()
+}
+
+/// Ends a commit that was never begun, for the holder of its task.
+async fn refuse(app: &App, told: &GivenBack) -> bool {
+    let value = Value::text(format!("refused {} {}", told.code, told.why));
+    let action = Settle { id: told.task.clone(), state: Resolution::Rejected, value };
+    let fulfill = Request::TaskFulfill { id: told.task.clone(), version: told.version, action };
+    let held = Guard::Task { id: told.task.clone(), version: told.version };
+    app.engine.submit(vec![fulfill], Vec::new(), Vec::new(), vec![held]).await.is_ok()
+}
