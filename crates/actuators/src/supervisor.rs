@@ -12,11 +12,16 @@ mod socket;
 
 use crate::control;
 use crate::topology::{self, LoadError};
+pub use children::end_left_over;
 use shared::Shared;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
+
+/// What whoever holds a supervisor's lifeline writes to let it go.
+pub const STAY: &[u8] = b"stay\n";
 
 /// How a supervisor is started.
 #[derive(Clone, Debug)]
@@ -29,7 +34,7 @@ pub struct Options {
     pub exe: PathBuf,
     /// Argument list of the proxy; `{self}` and `{data}` may stand in it.
     pub proxy_command: Vec<String>,
-    /// Whether to end when standard input ends.
+    /// Whether to end when standard input ends, unless [`STAY`] was written to it before.
     pub parent_lifeline: bool,
 }
 
@@ -124,8 +129,11 @@ impl Ends {
             let (sender, receiver) = oneshot::channel();
             // WHY: a thread of its own; a read on the runtime's pool would keep the runtime from ending.
             std::thread::spawn(move || {
-                let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-                let _ = sender.send(());
+                let mut said = Vec::new();
+                let read = std::io::stdin().take(STAY.len() as u64 + 1).read_to_end(&mut said);
+                if read.is_err() || said != STAY {
+                    let _ = sender.send(());
+                }
             });
             receiver
         });
@@ -134,9 +142,12 @@ impl Ends {
 
     async fn any(&mut self) {
         let stdin = async {
-            match self.stdin.as_mut() {
-                Some(ended) => drop(ended.await),
-                None => std::future::pending().await,
+            let ended = match self.stdin.as_mut() {
+                Some(ended) => ended.await.is_ok(),
+                None => false,
+            };
+            if !ended {
+                std::future::pending().await
             }
         };
         tokio::select! {

@@ -7,7 +7,7 @@ use crate::topology::{Values, fill};
 use crate::{clock, procfs};
 use recovery::call;
 use recovery::topology::Service;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -16,6 +16,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::process::Command;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 /// How long the proxy may take to listen, and a service to be ready before those that need it start anyway.
@@ -49,8 +50,9 @@ pub(super) async fn start_proxy(shared: &Arc<Shared>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Kills what a supervisor that was killed together with its proxy left in this data directory.
-pub(super) fn end_left_over(dir: &Path) {
+/// Kills what a supervisor that was killed together with its proxy left in this data directory. Nobody else may be
+/// starting one there.
+pub fn end_left_over(dir: &Path) {
     let text = std::fs::read(dir.join(crate::control::INSTANCES_FILE)).unwrap_or_default();
     let left: Instances = serde_json::from_slice(&text).unwrap_or_default();
     for process in left.processes.iter().filter(|it| procfs::is_same(it.pid, it.start_time)) {
@@ -233,12 +235,29 @@ fn spawn(shared: &Arc<Shared>, name: &str, argv: &[String], variables: &[(&str, 
     let (sender, exited) = watch::channel(false);
     let (shared, name) = (Arc::clone(shared), name.to_owned());
     tokio::spawn(async move {
+        end_group(pid).await;
         let outcome = child.wait().await;
         let ended = outcome.map_or_else(|error| error.to_string(), |status| status.to_string());
         sender.send_replace(true);
         shared.log("ended", &name, json!({"pid": pid, "status": ended}));
     });
     Ok(Handle { pid, start_time, exited })
+}
+
+/// Waits until a process has ended and kills what is left of its group: what it started may be stopped, or may not
+/// care that it is gone. Before it is reaped its number is still its own.
+async fn end_group(pid: u32) {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return };
+    let Ok(mut deaths) = signal(SignalKind::child()) else { return };
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+    loop {
+        match waitid(WaitId::Pid(pid), look) {
+            Ok(Some(_)) => break,
+            Ok(None) if deaths.recv().await.is_some() => {}
+            Ok(None) | Err(_) => return,
+        }
+    }
+    let _ = kill_process_group(pid, Signal::KILL);
 }
 
 /// Replica 0 has the declared port, replica n the n-th after it; port 0 is a free one, anew each time.

@@ -50,7 +50,7 @@ probe = {{ tcp = true, every = "50ms", timeout = "500ms" }}
 replicas = {{ min = 1, start = 2, max = 3 }}
 zones = ["z1", "z2"]
 [process.caller]
-run = ["{{self}}", "role-idle", "{{edge:a}}", "{{edge:b}}"]
+run = ["{{self}}", "role-parent", "{{data}}/child", "{{edge:a}}", "{{edge:b}}"]
 "#
         );
         std::fs::write(dir.path().join("stanch.toml"), text).expect("topology file");

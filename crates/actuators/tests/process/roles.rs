@@ -5,6 +5,7 @@ use actuators::{Actuator as _, proxy, supervisor, topology};
 use base::{Millis, Timestamp};
 use recovery::call::{self, Call, Fence, Key, Versions};
 use recovery::isa::{Action, Place, RestartStrategy};
+use rustix::process::{Pid, Signal};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ pub(crate) fn play(arguments: &[String]) -> Option<ExitCode> {
     match parts.as_slice() {
         ["role-service", listen, starts, slow_ms] => service(listen, starts, slow_ms),
         ["role-idle", ..] => until_stdin_ends(),
+        ["role-parent", child, ..] => parent(Path::new(child)),
         ["role-proxy", dir, file] => {
             let topology = topology::load(Path::new(file)).expect("topology");
             let options = proxy::Options { dir: dir.into(), topology, lifeline: true };
@@ -117,6 +119,18 @@ fn answer(mut stream: TcpStream) {
             }
         }
     }
+}
+
+/// Has a child that is stopped, and writes its number down.
+#[expect(clippy::disallowed_methods, reason = "what a service starts is no business of ours")]
+fn parent(file: &Path) {
+    let mut command = std::process::Command::new(std::env::current_exe().expect("own path"));
+    let mut child = command.arg("role-idle").stdin(std::process::Stdio::piped()).spawn().expect("child");
+    rustix::process::kill_process(Pid::from_child(&child), Signal::STOP).expect("stop");
+    std::fs::write(file, child.id().to_string()).expect("number");
+    until_stdin_ends();
+    child.kill().expect("kill");
+    child.wait().expect("ended");
 }
 
 fn until_stdin_ends() {

@@ -24,6 +24,7 @@ pub(crate) const ALL: &[Scenario] = &[
     ("a_crashed_process_stays_dead", crashed_stays_dead),
     ("a_killed_supervisor_leaves_nothing_behind", killed_supervisor),
     ("an_ended_supervisor_leaves_nothing_behind", ended_supervisor),
+    ("what_a_dead_process_started_ends_with_it", child_of_a_dead_process),
     ("a_second_supervisor_is_refused", second_supervisor),
     ("a_restart_that_cannot_start_again_is_not_called_absent", cannot_start_again),
     ("without_a_supervisor_nothing_is_claimed", no_supervisor),
@@ -191,6 +192,21 @@ fn ended_supervisor() -> Outcome {
         until("everything has ended", async || all.iter().all(|(pid, start)| gone(*pid, *start))).await?;
         let left = ["supervisor.sock", "proxy.json", "instances.json"].map(|name| world.path(name).exists());
         expect(left == [false; 3], &format!("files are left: {left:?}"))
+    })
+}
+
+fn child_of_a_dead_process() -> Outcome {
+    let world = World::start(0);
+    runtime().block_on(async {
+        world.ready().await?;
+        let child = async || std::fs::read_to_string(world.path("child")).ok()?.parse::<u32>().ok();
+        until("the child was started", async || child().await.is_some()).await?;
+        let child = child().await.expect("its number");
+        let started = procfs::start_time(child).expect("running");
+        let parent = world.status().await.companions.first().map(|companion| companion.pid).expect("companion");
+        kill(parent, Signal::KILL);
+        until("the child has ended", async || gone(child, started)).await?;
+        expect(world.status().await.instances.iter().all(|instance| instance.alive), "and nobody else")
     })
 }
 
