@@ -10,6 +10,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use store::{Cause, Obstacle};
 
+/// Name of the file in a data directory with the keys that its evidence is verified with.
+pub const TRUST_FILE: &str = "trust.keys";
 /// The keyring's envelope in the data directory.
 const KEYRING_FILE: &str = "keyring.json";
 /// The folder of the private keys in it.
@@ -107,7 +109,7 @@ pub fn init(data: &Path) -> Result<Initialized, InitError> {
     Ok(Initialized {
         data: data.display().to_string(),
         made,
-        trust: data.join("trust.keys").display().to_string(),
+        trust: data.join(TRUST_FILE).display().to_string(),
         policy: policy.display().to_string(),
     })
 }
@@ -131,7 +133,7 @@ fn make_keys(data: &Path) -> Result<(), InitError> {
     }
     sync(&fresh)?;
     let origin = keys::origin(&set.key(Role::Log).public());
-    write(&data.join("trust.keys"), &set.trust_text(&origin))?;
+    write(&data.join(TRUST_FILE), &set.trust_text(&origin))?;
     write(&data.join(KEYRING_FILE), &keyring_envelope(&set)?.to_json())?;
     std::fs::rename(&fresh, &folder).map_err(|source| unwritable(&folder, source))?;
     sync(data)

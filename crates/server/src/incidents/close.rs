@@ -75,7 +75,7 @@ impl Run {
     /// The evidence stays open.
     pub(super) async fn close(&mut self, ending: &Ending) -> Result<(), Stop> {
         self.reload_chain();
-        self.say(format!("outcome        {} (exit {}): {}", ending.outcome, ending.exit, ending.why));
+        self.say(ending.line());
         let (checkpoint, _) = crate::evidence::checkpoint(&self.app).await?;
         let entries = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
         let statements = entries.iter().filter_map(|(_, bytes)| super::statement_digest(bytes));

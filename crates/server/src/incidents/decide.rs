@@ -3,7 +3,7 @@
 use super::chain::proven;
 use super::detect::{Detected, Intended};
 use super::preview::{Preview, times, waves_signal};
-use super::propose::{Decided, Revision};
+use super::propose::{Decided, Revision, read_plan};
 use super::run::{Run, Stop};
 use super::view::{DecisionView, InvariantView};
 use base::{Digest, Millis, Ratio, Timestamp};
@@ -35,6 +35,48 @@ pub(super) enum Next {
 struct DecisionValue {
     statement: String,
     inputs: String,
+}
+
+/// What stage 8 settles with: all that the stages after it need.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Approved {
+    revision: u32,
+    plan: String,
+    world: String,
+    decision: String,
+    bound: String,
+    forecast_ms: u64,
+    writes: Vec<String>,
+    callers: Vec<String>,
+}
+
+impl Approved {
+    fn of(decided: &Decided) -> Approved {
+        Approved {
+            revision: decided.revision,
+            plan: decided.plan.digest().to_string(),
+            world: decided.world.to_string(),
+            decision: decided.decision.to_string(),
+            bound: decided.bound.to_string(),
+            forecast_ms: decided.forecast_ms,
+            writes: decided.writes.clone(),
+            callers: decided.callers.clone(),
+        }
+    }
+
+    fn decided(self, run: &Run) -> Option<Decided> {
+        let plan = run.app.engine.blob(&Digest::parse(&self.plan)?).ok()??;
+        Some(Decided {
+            revision: self.revision,
+            plan: read_plan(&plan)?,
+            world: Digest::parse(&self.world)?,
+            decision: Digest::parse(&self.decision)?,
+            bound: Digest::parse(&self.bound)?,
+            forecast_ms: self.forecast_ms,
+            writes: self.writes,
+            callers: self.callers,
+        })
+    }
 }
 
 impl Run {
@@ -296,6 +338,13 @@ impl Run {
         });
     }
 
+    /// What stage 8 approved, if a pass before this one came so far.
+    pub(super) fn approved(&self) -> Option<Decided> {
+        let decided = self.recorded::<Approved>("approve")?.decided(self)?;
+        self.say_plan(decided.revision, &decided.plan, "as approved", &[]);
+        Some(decided)
+    }
+
     /// Stage 8: approval by policy. A tier that wants a person's approval escalates: there is no way to give one yet.
     ///
     /// # Errors
@@ -316,12 +365,10 @@ impl Run {
             )));
         }
         let countdown = effective.tier.windows.countdown;
-        if self.recorded::<bool>("approve").is_none() {
-            self.say(format!("approval       by policy (auto); acting in {countdown} unless a hold is placed"));
-            self.app.env.sleep_until(self.now().plus(countdown)).await;
-            let batch = self.batch();
-            self.settle("approve", &true, batch).await?;
-        }
+        self.say(format!("approval       by policy (auto); acting in {countdown} unless a hold is placed"));
+        self.app.env.sleep_until(self.now().plus(countdown)).await;
+        let batch = self.batch();
+        self.settle("approve", &Approved::of(decided), batch).await?;
         self.spent(8);
         Ok(())
     }

@@ -74,12 +74,6 @@ impl Registry {
         Some(shown.clone())
     }
 
-    /// The ids known, oldest first.
-    #[must_use]
-    pub fn ids(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
-    }
-
     /// Changes what is seen of an incident.
     pub fn show(&self, id: &str, change: impl FnOnce(&mut View)) {
         let view = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
@@ -90,15 +84,53 @@ impl Registry {
 
     fn slot(&self, id: &str, brief: &Brief, policy: &str) -> Arc<Mutex<View>> {
         let mut views = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = || View {
-            incident: id.to_owned(),
-            target: brief.target.clone(),
-            policy: policy.to_owned(),
-            stages: empty_stages(),
-            ..View::default()
-        };
-        views.entry(id.to_owned()).or_insert_with(|| Arc::new(Mutex::new(fresh()))).clone()
+        views.entry(id.to_owned()).or_insert_with(|| Arc::new(Mutex::new(empty_view(id, brief, policy)))).clone()
     }
+}
+
+fn empty_view(id: &str, brief: &Brief, policy: &str) -> View {
+    View {
+        incident: id.to_owned(),
+        target: brief.target.clone(),
+        policy: policy.to_owned(),
+        stages: empty_stages(),
+        ..View::default()
+    }
+}
+
+/// What is seen of an incident: what this process did for it, or else what is stored of it.
+#[must_use]
+pub fn seen(app: &App, id: &str) -> Option<View> {
+    if let Some(view) = app.incidents.view(id) {
+        return Some(view);
+    }
+    let promise = app.engine.promise(&format!("inc/{id}"))?;
+    let brief: Brief = serde_json::from_str(promise.param.data.as_deref()?).ok()?;
+    let mut view = empty_view(id, &brief, &app.policy.name);
+    if promise.is_settled() {
+        let ending = promise.value.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
+        let ending: Ending = ending.unwrap_or_else(|| Ending {
+            outcome: "out of time".into(),
+            exit: 60,
+            why: "nobody ended it for as long as an incident may exist".into(),
+        });
+        view.lines.push(ending.line());
+        let seal = app.engine.promise(&stage_id(id, "seal"));
+        if seal.is_some_and(|seal| seal.state == protocol::PromiseState::Resolved) {
+            let entries = app.engine.incident_entries(id).map_or(0, |entries| entries.len() as u64);
+            view.evidence = Some(view::EvidenceView { entries, ..view::EvidenceView::default() });
+        }
+        (view.outcome, view.exit) = (Some(ending.outcome), Some(ending.exit));
+    }
+    Some(view)
+}
+
+/// The ids of every incident that is stored.
+#[must_use]
+pub fn ids(app: &App) -> Vec<String> {
+    let promises = app.engine.children("inc/");
+    let ids = promises.iter().filter_map(|promise| promise.id.strip_prefix("inc/"));
+    ids.filter(|id| !id.contains([':', '/'])).map(str::to_owned).collect()
 }
 
 /// Opens an incident for a person's asking: its promise and task, offered to the orchestrator.
@@ -247,11 +279,22 @@ impl Run {
         let effective = effective.ok_or_else(|| Stop::escalate("the policy knows no such tier or class"))?;
         let detected = self.detect(&effective).await?;
         let intended = self.intend(&effective, &detected).await?;
-        let decided = self.plan_until_decided(&effective, &detected, &intended).await?;
-        if self.brief.preview {
-            return Ok(Ending { outcome: "previewed".into(), exit: 0, why: "admissible; nothing was done".into() });
-        }
-        self.approve(&effective, &decided).await?;
+        let decided = match self.approved() {
+            // A pass before this one decided. What it saw is gone, and it is nothing that is decided twice.
+            Some(decided) => decided,
+            None => {
+                let decided = self.plan_until_decided(&effective, &detected, &intended).await?;
+                if self.brief.preview {
+                    return Ok(Ending {
+                        outcome: "previewed".into(),
+                        exit: 0,
+                        why: "admissible; nothing was done".into(),
+                    });
+                }
+                self.approve(&effective, &decided).await?;
+                decided
+            }
+        };
         let committed = self.commit(&effective, &intended, &decided).await?;
         self.converge(&effective, &detected, &decided, &committed).await
     }

@@ -456,7 +456,7 @@ impl Run {
         Ok(statement)
     }
 
-    fn say_plan(&self, number: u32, plan: &Plan, source: &str, rejections: &[Rejection]) {
+    pub(super) fn say_plan(&self, number: u32, plan: &Plan, source: &str, rejections: &[Rejection]) {
         let text = recovery::text::steps(&plan.steps);
         let verdict = if rejections.is_empty() { "" } else { "   REFUSED" };
         let shown = text.replace("->", "→").replace(" ; ", " · ");

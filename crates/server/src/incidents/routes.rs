@@ -74,11 +74,11 @@ async fn ask(State(app): State<App>, Json(ask): Json<Ask>) -> Response {
 }
 
 async fn list(State(app): State<App>) -> Response {
-    Json(app.incidents.ids()).into_response()
+    Json(super::ids(&app)).into_response()
 }
 
 async fn show(State(app): State<App>, Path(id): Path<String>) -> Response {
-    match app.incidents.view(&id) {
+    match super::seen(&app, &id) {
         Some(view) => Json(view).into_response(),
         None => (StatusCode::NOT_FOUND, format!("no incident `{id}` here")).into_response(),
     }

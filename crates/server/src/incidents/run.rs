@@ -39,6 +39,14 @@ pub struct Ending {
     pub why: String,
 }
 
+impl Ending {
+    /// In one line, for people.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("outcome        {} (exit {}): {}", self.outcome, self.exit, self.why)
+    }
+}
+
 /// Why a run cannot go on by itself.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stop {

@@ -3,11 +3,11 @@
 use super::Shared;
 use crate::remediation::wire::{NotTaken, Posted, Refusal, Standing};
 use base::{Digest, Millis};
-use client::Job;
+use client::{Job, Lease};
 use governance::record::{Link, Record};
 use std::sync::Arc;
 
-/// How often a report is tried while the server does not answer; the lease ends it sooner.
+/// LIMIT: how often a report is tried while the server does not answer; the lease ends it sooner.
 const TRIES_MAX: u32 = 200;
 /// The pause between tries.
 const AGAIN: Millis = Millis(100);
@@ -20,6 +20,7 @@ pub(super) struct Reporter {
     version: u64,
     epoch: Option<u64>,
     plan: Digest,
+    lease: Lease,
     standing: Option<Standing>,
 }
 
@@ -46,6 +47,7 @@ impl Reporter {
             version: job.lease.task().version,
             epoch: plan.map(|(_, epoch)| epoch),
             plan: plan.map_or(Digest::default(), |(plan, _)| plan),
+            lease: job.lease.clone(),
             standing: None,
         }
     }
@@ -58,7 +60,7 @@ impl Reporter {
                 self.standing = Some(standing.clone());
                 return Ok(standing);
             }
-            self.pause().await;
+            self.pause().await?;
         }
         Err(Lost::Refused)
     }
@@ -86,7 +88,7 @@ impl Reporter {
                     }
                     Ok(Refusal::Held) => return Err(Lost::Held),
                     Ok(Refusal::Fenced) => return Err(Lost::Fenced),
-                    Ok(Refusal::Unavailable) => self.pause().await,
+                    Ok(Refusal::Unavailable) => self.pause().await?,
                     Ok(Refusal::Refused) | Err(_) => {
                         tracing::warn!(answer = %String::from_utf8_lossy(&answer), "a record was refused");
                         return Err(Lost::Refused);
@@ -96,7 +98,7 @@ impl Reporter {
                     tracing::warn!(status, answer = %String::from_utf8_lossy(&answer), "a record was refused");
                     return Err(Lost::Refused);
                 }
-                Ok(_) | Err(_) => self.pause().await,
+                Ok(_) | Err(_) => self.pause().await?,
             }
         }
         Err(Lost::Refused)
@@ -124,8 +126,12 @@ impl Reporter {
         Ok((posted, last))
     }
 
-    async fn pause(&self) {
+    /// Waits before the next try; there is none once the lease is lost.
+    async fn pause(&self) -> Result<(), Lost> {
         let env = &self.shared.env;
-        env.sleep_until(env.now().plus(AGAIN)).await;
+        tokio::select! {
+            () = env.sleep_until(env.now().plus(AGAIN)) => Ok(()),
+            () = self.lease.lost() => Err(Lost::Fenced),
+        }
     }
 }
