@@ -2,13 +2,14 @@
 //! of tests that the gate runs in short.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 
+mod long;
 mod tidy;
 
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
-const USAGE: &str =
-    "usage: cargo xtask tidy | ci | kill-server [--kills N] [--seed N] | power-loss [--instants N] [--seed N]";
+const USAGE: &str = "usage: cargo xtask tidy | ci | kill-server [--kills N] [--seed N] | power-loss [--instants N] [--seed N] \
+    | crash-matrix [--simulated] [--real] [--kills N] [--seed N] | leftovers";
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
@@ -19,6 +20,8 @@ fn main() -> Result<()> {
         Some("power-loss") => {
             durability(root, "loss_of_power_at_any", ("instants", "100000"), std::env::args().skip(2))
         }
+        Some("crash-matrix") => long::crash_matrix(root, std::env::args().skip(2)),
+        Some("leftovers") => long::leftovers(root),
         _ => bail!("{USAGE}"),
     }
 }

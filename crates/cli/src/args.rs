@@ -9,7 +9,7 @@ use std::path::PathBuf;
     name = "stanch",
     version,
     max_term_width = 100,
-    after_help = "Start here:\n  stanch recover --sandbox     break and recover a small shop on this machine, in a minute\n  stanch serve                 run the server\n\nExit codes: 0 committed or fine, 2 usage, 3 a check found something, 10 mutated, 20 escalated,\n30 aborted, 40 undone, 50 evidence invalid, 60 out of time, 70 frozen by a hold, 1 internal."
+    after_help = "Start here:\n  stanch recover --sandbox     break and recover a small shop on this machine, in a minute\n  stanch serve                 run the server\n\nExit codes: 0 committed or fine, 2 usage, 3 a check found something, 10 mutated, 20 escalated,\n30 aborted, 40 undone, 50 evidence invalid, 60 out of time, 70 frozen by a hold,\n130 interrupted, 143 terminated, 1 internal."
 )]
 pub(crate) struct Cli {
     /// Which command.
@@ -89,7 +89,7 @@ pub(crate) struct RecoverArgs {
     /// With --sandbox: everything random in the shop follows from it
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// With --sandbox: its data directory (a fresh one for each run unless given)
+    /// With --sandbox: its data directory, which stays (else a fresh one, of which only the evidence of a success stays)
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// The server

@@ -331,17 +331,20 @@ fn an_incident_that_nobody_confirms_is_escalated_and_leaves_evidence_that_anyone
         (&json!("escalated"), &json!(20), &json!(true))
     );
     let incident = view["incident"].as_str().unwrap();
-    let again = stanch(&[
-        "recover",
-        "--resume",
-        incident,
-        "--server",
-        &server.url,
-        "--json",
-        "--evidence",
-        text(&at("again.stanch")),
-    ]);
-    assert_eq!((again.exit, &again.json()["outcome"]), (20, &view["outcome"]));
+    let again = at("again.stanch");
+    let resume = |server: &Server, id: &str| {
+        stanch(&["recover", "--resume", id, "--server", &server.url, "--json", "--evidence", text(&again)])
+    };
+    let told = resume(&server, incident);
+    assert_eq!((told.exit, &told.json()["outcome"]), (20, &view["outcome"]));
+    let unknown = resume(&server, "none");
+    assert!(unknown.exit == 2 && unknown.err.contains("no incident `none`"), "{unknown:?}");
+    server.end();
+    // A server that did not see it knows how it ended.
+    let server = Server::start(&data, &arguments);
+    let told = resume(&server, incident);
+    assert_eq!((told.exit, &told.json()["outcome"]), (20, &view["outcome"]), "{told:?}");
+    assert_eq!(std::fs::read(&again).unwrap(), std::fs::read(&bundle).unwrap());
     assert_eq!(http(&server.url, "GET", "/incidents/none", "").0, 404);
     server.end();
     supervisor.signal(Signal::TERM);

@@ -55,8 +55,9 @@ pub(crate) async fn follow(server: &str, incident: &str, mut each: impl FnMut(&s
     let client = connect(server)?;
     let (mut shown, mut missed) = (0, 0);
     loop {
-        match client.get_json::<View>(&format!("/incidents/{incident}")).await {
-            Ok((200, view)) => {
+        let answer = client.get_bytes(&format!("/incidents/{incident}")).await;
+        match answer.map(|(status, body)| (status, serde_json::from_slice::<View>(&body).ok())) {
+            Ok((200, Some(view))) => {
                 missed = 0;
                 if view.lines.len() < shown {
                     shown = 0;
@@ -70,7 +71,10 @@ pub(crate) async fn follow(server: &str, incident: &str, mut each: impl FnMut(&s
                     return Ok(view);
                 }
             }
-            Ok((404, _)) => return Err(Failure::usage(format!("no incident `{incident}` on {server}"))),
+            Ok((404, _)) => {
+                let text = format!("no incident `{incident}` on {server}");
+                return Err(Failure::usage(text).next(format!("curl {server}/incidents, which lists them")));
+            }
             Ok(_) | Err(_) => missed += 1,
         }
         if missed > MISSED_MAX {

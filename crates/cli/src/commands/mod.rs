@@ -7,6 +7,7 @@ mod recover;
 mod run;
 mod shop;
 mod show;
+mod signals;
 mod store;
 
 use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, SandboxCommand};

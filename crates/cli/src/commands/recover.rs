@@ -2,6 +2,7 @@
 
 use super::follow::{self, Ask};
 use super::shop::{self, Shop};
+use super::signals::Signals;
 use crate::args::RecoverArgs;
 use crate::failure::Failure;
 use governance::bundle::verify;
@@ -12,7 +13,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// The service a person asks to recover in the shop.
@@ -41,8 +41,14 @@ pub(crate) async fn run(args: RecoverArgs) -> Result<u8, Failure> {
             return Err(Failure::usage("which service?").next("stanch recover checkout, or stanch recover --sandbox"));
         }
     };
-    let view = follow::follow(&args.server, &incident, |line| say(args.json, line)).await?;
-    let mut view = view;
+    let mut signals = Signals::watch()?;
+    let mut view = tokio::select! {
+        view = follow::follow(&args.server, &incident, |line| say(args.json, line)) => view?,
+        came = signals.any() => {
+            let resume = format!("stanch recover --resume {incident} --server {}", args.server);
+            return Err(came.failure("the incident goes on without this command").next(resume));
+        }
+    };
     let path = args.evidence.clone().unwrap_or_else(|| PathBuf::from(format!("inc-{incident}.stanch")));
     if view.evidence.is_some() {
         save_and_verify(&args.server, &mut view, &path, args.json, false).await?;
@@ -53,26 +59,84 @@ pub(crate) async fn run(args: RecoverArgs) -> Result<u8, Failure> {
 /// Up, broken, recovered, ended: one command.
 async fn in_the_shop(args: RecoverArgs) -> Result<u8, Failure> {
     let began = Instant::now();
-    let dir = match &args.data {
-        Some(dir) => std::path::absolute(dir)?,
-        None => fresh_dir()?,
+    shop::check_breakable(&args.fault_service)?;
+    let target = args.target.as_deref().or(args.service.as_deref()).unwrap_or(SHOP_TARGET);
+    shop::check_known(target)?;
+    // Before anything is started, so that no signal ends this process without its shop.
+    let mut signals = Signals::watch()?;
+    let (dir, is_ours) = match &args.data {
+        Some(dir) => (std::path::absolute(dir)?, false),
+        None => (fresh_dir()?, true),
     };
     std::fs::create_dir_all(&dir)?;
-    // Before anything is started, so that no signal ends this process without its shop.
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     say(args.json, &format!("policy {}", sandbox::POLICY_FILE));
-    let ended = tokio::select! {
-        ended = Box::pin(show(&args, &dir, began)) => ended,
-        _ = interrupt.recv() => Err(Failure::internal("interrupted; the shop has been ended")),
-        _ = terminate.recv() => Err(Failure::internal("terminated; the shop has been ended")),
+    let mut shop = Shop::at(&dir);
+    let ran = tokio::select! {
+        ran = Box::pin(show(&args, &mut shop, began)) => Ok(ran),
+        came = signals.any() => Err(came),
     };
+    if !shop.is_started() {
+        // Nothing of ours runs there, and somebody else's may.
+        if is_ours {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        return ran.unwrap_or_else(|came| Err(came.failure("nothing had been started")));
+    }
     // Whatever happened, nothing stays: the supervisor ends everything it started.
-    Shop::at(&dir).end().await;
-    ended
+    let ended = if shop.end().await { "the shop has ended" } else { "the shop has not ended" };
+    let keep = match &ran {
+        _ if !is_ours => Keep::Everything,
+        Ok(Ok(0)) => Keep::Evidence,
+        Ok(_) => Keep::Everything,
+        Err(_) => Keep::Nothing,
+    };
+    let kept = tidy(&dir, keep).unwrap_or_else(|error| format!("what is left in {}: {error}", dir.display()));
+    match ran {
+        Ok(ran) => {
+            say(args.json, &format!("took           {} in all; {ended}; {kept}", seconds(began.elapsed())));
+            ran
+        }
+        Err(came) => Err(came.failure(&format!("{ended}; {kept}"))),
+    }
 }
 
-async fn show(args: &RecoverArgs, dir: &Path, began: Instant) -> Result<u8, Failure> {
-    let mut running = shop::start(dir, 0, args.seed, true).await?;
+/// What stays of a shop that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// It may be of use to whoever looks for the reason, or was asked for.
+    Everything,
+    /// Bundle and keys to verify it with.
+    Evidence,
+    /// Nobody saw a result.
+    Nothing,
+}
+
+/// Removes what does not stay; says where the rest is.
+fn tidy(dir: &Path, keep: Keep) -> std::io::Result<String> {
+    let shown = dir.display();
+    if keep == Keep::Nothing {
+        std::fs::remove_dir_all(dir)?;
+        return Ok("its directory is removed".to_owned());
+    }
+    if keep == Keep::Everything {
+        return Ok(format!("its data is in {shown}; remove it with: rm -r {shown}"));
+    }
+    let keys = dir.join(server::keys::TRUST_FILE);
+    std::fs::copy(dir.join(shop::SERVER_DIR).join(server::keys::TRUST_FILE), &keys)?;
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path)?;
+        } else if path != keys && path.extension().is_none_or(|extension| extension != "stanch") {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    Ok(format!("the evidence stays in {shown} (--data DIR keeps the rest, too)"))
+}
+
+async fn show(args: &RecoverArgs, shop: &mut Shop, began: Instant) -> Result<u8, Failure> {
+    shop.start(0, args.seed).await?;
+    let (running, dir) = (&*shop, shop.dir.as_path());
     let target = args.target.clone().or(args.service.clone()).unwrap_or_else(|| SHOP_TARGET.to_owned());
     say(
         args.json,
@@ -106,15 +170,6 @@ async fn show(args: &RecoverArgs, dir: &Path, began: Instant) -> Result<u8, Fail
         let path = args.evidence.clone().unwrap_or_else(|| dir.join(format!("inc-{incident}.stanch")));
         save_and_verify(&running.url, &mut view, &path, json, true).await?;
     }
-    running.end().await;
-    say(
-        json,
-        &format!(
-            "took           {} in all; the shop has ended, its data is in {}",
-            seconds(began.elapsed()),
-            dir.display()
-        ),
-    );
     finish(&view, json)
 }
 

@@ -1,6 +1,7 @@
 //! The long-running processes: server, executor, supervisor, proxy.
 
 use super::data_dir;
+use super::signals::Signals;
 use crate::args::{ExecutorArgs, ProxyArgs, ServeArgs, SuperviseArgs};
 use crate::failure::Failure;
 use base::Millis;
@@ -32,7 +33,12 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
             out!("listening on {}   policy {}   data {}", ready.url, ready.policy, ready.data);
         }
     };
-    let stop = stopped(args.lifeline);
+    let stop = signalled();
+    let ended = stop.clone();
+    tokio::spawn(async move {
+        abandoned(args.lifeline).await;
+        ended.cancel();
+    });
     match server::serve::serve(&data, &flags, stop, announce).await {
         Ok(()) => Ok(0),
         Err(error @ server::serve::ServeError::Listen { .. }) => {
@@ -55,9 +61,14 @@ pub(crate) async fn executor(args: ExecutorArgs) -> Result<u8, Failure> {
         platform: args.platform.ok_or_else(|| missing("platform"))?,
         lease: Millis(args.lease_ms),
     };
-    let stop = stopped(args.lifeline);
-    executor::run(options, stop).await.map_err(|error| Failure::internal(error.to_string()))?;
-    Ok(0)
+    tokio::select! {
+        // Whoever started it is gone: so is it, at once. A successor finds in the journal how far it came.
+        () = abandoned(args.lifeline) => Ok(0),
+        ran = executor::run(options, signalled()) => {
+            ran.map_err(|error| Failure::internal(error.to_string()))?;
+            Ok(0)
+        }
+    }
 }
 
 /// `stanch supervise`
@@ -114,30 +125,31 @@ pub(crate) fn logs() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
 }
 
-/// Cancelled by SIGINT, SIGTERM, or, with a lifeline, the end of standard input.
-fn stopped(lifeline: bool) -> CancellationToken {
+/// Cancelled by SIGINT or SIGTERM.
+fn signalled() -> CancellationToken {
     let stop = CancellationToken::new();
     let signalled = stop.clone();
     tokio::spawn(async move {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        // Without handlers the signals end the process by themselves.
+        let Ok(mut signals) = Signals::watch() else { return };
+        signals.any().await;
         signalled.cancel();
     });
-    if lifeline {
-        let ended = stop.clone();
-        // A thread, because standard input cannot be polled when it is a file.
-        std::thread::spawn(move || {
-            let mut buffer = [0_u8; 64];
-            while rustix::io::read(std::io::stdin().as_fd(), &mut buffer).is_ok_and(|count| count > 0) {}
-            ended.cancel();
-        });
-    }
     stop
+}
+
+/// Returns when standard input ends; never without a lifeline.
+async fn abandoned(lifeline: bool) {
+    if !lifeline {
+        return std::future::pending().await;
+    }
+    let (over, end) = tokio::sync::oneshot::channel::<()>();
+    // A thread, because standard input cannot be polled when it is a file.
+    std::thread::spawn(move || {
+        let _over = over;
+        let mut buffer = [0_u8; 64];
+        while rustix::io::read(std::io::stdin().as_fd(), &mut buffer).is_ok_and(|count| count > 0) {}
+    });
+    // The sender never sends: it is gone when standard input has ended.
+    let _ = end.await;
 }

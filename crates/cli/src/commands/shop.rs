@@ -2,6 +2,7 @@
 
 use super::data_dir;
 use super::show::table;
+use super::signals::Signals;
 use crate::args::{Fault as FaultArg, FaultArgs, ShopArgs, UpArgs};
 use crate::failure::Failure;
 use sandbox::fault::{self, Broken, Fault};
@@ -12,6 +13,7 @@ use server::serve::{Ready, SERVER_FILE};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::Instant;
 
 /// Directory of the server's own data inside the shop's.
@@ -27,36 +29,12 @@ const MATURE_MAX: Duration = Duration::from_secs(40);
 /// How often files and sockets are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A running shop.
+/// A shop: not started, running, or ended.
 pub(crate) struct Shop {
     pub(crate) dir: PathBuf,
     pub(crate) url: String,
+    /// The supervisor, while this process holds its lifeline.
     child: Option<tokio::process::Child>,
-}
-
-/// Starts shop, server and executor. `attached`: they end when this process ends, however it ends.
-pub(crate) async fn start(dir: &Path, port: u16, seed: u64, attached: bool) -> Result<Shop, Failure> {
-    if Supervisor::new(dir).status().await.is_ok() {
-        return Err(Failure::usage(format!("a shop already runs on {}", dir.display())).next("stanch sandbox down"));
-    }
-    let port = if port == 0 { free_port()? } else { port };
-    let url = format!("http://127.0.0.1:{port}");
-    let _ = std::fs::remove_file(dir.join(SERVER_DIR).join(SERVER_FILE));
-    let prepared = prepare(dir, &Options { seed, ..Options::new(&url) })?;
-    add_server(&prepared.topology, port)?;
-    let settings = format!("[[agent]]\nname = \"agent/acme\"\nrole = \"planning\"\nurl = \"{}\"\n", prepared.agent_url);
-    std::fs::create_dir_all(dir.join(SERVER_DIR))?;
-    std::fs::write(dir.join(SERVER_DIR).join("config.toml"), settings)?;
-    let child = spawn_supervisor(dir, &prepared.topology, attached)?;
-    let mut shop = Shop { dir: dir.to_owned(), url, child: Some(child) };
-    if let Err(failure) = shop.wait_ready(&prepared.load_url).await {
-        shop.end().await;
-        return Err(failure);
-    }
-    if !attached {
-        shop.child = None;
-    }
-    Ok(shop)
 }
 
 /// The server is one more process under the supervisor.
@@ -83,25 +61,69 @@ fn add_server(topology: &Path, port: u16) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The supervisor ends when this process ends, however it ends, unless it was let go before.
 #[expect(clippy::disallowed_methods, reason = "the command line starts the supervisor, which is this same program")]
-fn spawn_supervisor(dir: &Path, topology: &Path, attached: bool) -> Result<tokio::process::Child, Failure> {
+fn spawn_supervisor(dir: &Path, topology: &Path) -> Result<tokio::process::Child, Failure> {
     let log = std::fs::File::create(dir.join("supervisor.log"))?;
     let mut command = std::process::Command::new(std::env::current_exe()?);
-    command.arg("supervise").arg(topology).arg("--data").arg(dir);
-    if attached {
-        command.arg("--lifeline");
-    }
+    command.arg("supervise").arg(topology).arg("--data").arg(dir).arg("--lifeline");
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut command = tokio::process::Command::from(command);
-    let stdin = if attached { Stdio::piped() } else { Stdio::null() };
-    Ok(command.stdin(stdin).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log)).spawn()?)
+    Ok(command.stdin(Stdio::piped()).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log)).spawn()?)
 }
 
 fn free_port() -> Result<u16, Failure> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
+/// The port, if nobody else has it.
+fn usable(port: u16) -> Result<u16, Failure> {
+    let bound = std::net::TcpListener::bind(("127.0.0.1", port));
+    bound.map(|_| port).map_err(|error| {
+        Failure::usage(format!("port {port} of 127.0.0.1 cannot be used: {error}"))
+            .next("stanch sandbox up --port 0, which takes a free port and prints it")
+    })
+}
+
 impl Shop {
+    /// The shop that runs, ran or will run on a directory.
+    pub(crate) fn at(dir: &Path) -> Shop {
+        Shop { dir: dir.to_owned(), url: String::new(), child: None }
+    }
+
+    /// Starts shop, server and executor. They end when this process ends, however it ends, or when [`Shop::end`] is
+    /// called, also after a failure or in the middle of this.
+    pub(crate) async fn start(&mut self, port: u16, seed: u64) -> Result<(), Failure> {
+        let dir = self.dir.clone();
+        if Supervisor::new(&dir).status().await.is_ok() {
+            let text = format!("a shop already runs on {}", dir.display());
+            return Err(Failure::usage(text).next(format!("stanch sandbox down{}", given(&dir))));
+        }
+        let port = if port == 0 { free_port()? } else { usable(port)? };
+        self.url = format!("http://127.0.0.1:{port}");
+        let _ = std::fs::remove_file(dir.join(SERVER_DIR).join(SERVER_FILE));
+        let prepared = prepare(&dir, &Options { seed, ..Options::new(&self.url) })?;
+        add_server(&prepared.topology, port)?;
+        let agent =
+            format!("[[agent]]\nname = \"agent/acme\"\nrole = \"planning\"\nurl = \"{}\"\n", prepared.agent_url);
+        std::fs::create_dir_all(dir.join(SERVER_DIR))?;
+        std::fs::write(dir.join(SERVER_DIR).join("config.toml"), agent)?;
+        self.child = Some(spawn_supervisor(&dir, &prepared.topology)?);
+        self.wait_ready(&prepared.load_url).await
+    }
+
+    /// Whether this process started it and has not let it go.
+    pub(crate) fn is_started(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// From now on it outlives this process.
+    async fn let_go(&mut self) -> Result<(), Failure> {
+        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut lifeline) = child.stdin.take() else { return Ok(()) };
+        Ok(lifeline.write_all(server::supervisor::STAY).await?)
+    }
+
     async fn wait_ready(&mut self, load_url: &str) -> Result<(), Failure> {
         let began = Instant::now();
         loop {
@@ -110,6 +132,12 @@ impl Shop {
             {
                 let log = std::fs::read_to_string(self.dir.join("supervisor.log")).unwrap_or_default();
                 return Err(Failure::internal(format!("the shop's supervisor ended with {status}: {}", log.trim())));
+            }
+            if let Some(name) = self.is_lost().await {
+                let log = self.dir.join("logs").join(format!("{name}.log"));
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let text = format!("the shop's {name} ended before the shop was ready: {}", said.trim());
+                return Err(Failure::internal(text).next(format!("see {}", log.display())));
             }
             if self.is_ready(load_url).await {
                 return Ok(());
@@ -145,6 +173,12 @@ impl Shop {
         }
     }
 
+    /// A process beside the services that has ended: nobody starts it again.
+    async fn is_lost(&self) -> Option<String> {
+        let status = Supervisor::new(&self.dir).status().await.ok()?;
+        status.companions.into_iter().find(|companion| !companion.alive).map(|companion| companion.name)
+    }
+
     async fn is_ready(&self, load_url: &str) -> bool {
         let Ok(status) = Supervisor::new(&self.dir).status().await else { return false };
         let all = !status.instances.is_empty() && status.instances.iter().all(|instance| instance.ready);
@@ -156,8 +190,9 @@ impl Shop {
         record.is_ok_and(|seconds| seconds.iter().any(|second| second.ok > 0))
     }
 
-    /// Ends everything and waits until it has ended.
-    pub(crate) async fn end(&mut self) {
+    /// Ends everything and waits until it has ended; answers whether it has. What a supervisor that was killed could
+    /// not end is killed.
+    pub(crate) async fn end(&mut self) -> bool {
         // An answer may be lost with the supervisor; what counts is that it is gone.
         let _ = Supervisor::new(&self.dir).shutdown().await;
         if let Some(mut child) = self.child.take() {
@@ -165,9 +200,12 @@ impl Shop {
             if tokio::time::timeout(END_MAX, child.wait()).await.is_err() {
                 let _ = child.kill().await;
             }
-        } else {
-            gone(&self.dir).await;
         }
+        let ended = gone(&self.dir).await;
+        if ended {
+            server::supervisor::end_left_over(&self.dir);
+        }
+        ended
     }
 }
 
@@ -194,6 +232,24 @@ fn breakable() -> Vec<&'static str> {
     sandbox::profile::PROFILES.iter().filter(|profile| profile.replicas > 1).map(|profile| profile.name).collect()
 }
 
+/// Refuses a service of which no replica may break.
+pub(crate) fn check_breakable(service: &str) -> Result<(), Failure> {
+    let known = breakable();
+    if known.contains(&service) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("`{service}` cannot be broken; these can: {}", known.join(", "))))
+}
+
+/// Refuses a service that the shop does not have.
+pub(crate) fn check_known(service: &str) -> Result<(), Failure> {
+    let names: Vec<&str> = sandbox::profile::PROFILES.iter().map(|profile| profile.name).collect();
+    if names.contains(&service) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("the shop has no service `{service}`; it has: {}", names.join(", "))))
+}
+
 /// Breaks one replica.
 pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64) -> Result<Broken, Failure> {
     let kind = match kind {
@@ -201,10 +257,7 @@ pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64)
         FaultArg::Crash => Fault::Crash,
         FaultArg::Slow => Fault::Slow,
     };
-    let known = breakable();
-    if !known.contains(&service) {
-        return Err(Failure::usage(format!("`{service}` cannot be broken; these can: {}", known.join(", "))));
-    }
+    check_breakable(service)?;
     let broken = fault::inject(dir, service, kind, seed).await;
     broken.map_err(|error| Failure::usage(format!("{error:#}")).next("stanch sandbox up"))
 }
@@ -212,43 +265,56 @@ pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64)
 pub(crate) async fn up(args: UpArgs) -> Result<u8, Failure> {
     let dir = data_dir(args.shop.data, "sandbox")?;
     std::fs::create_dir_all(&dir)?;
+    let mut signals = Signals::watch()?;
+    let mut shop = Shop::at(&dir);
     let began = Instant::now();
-    let mut shop = start(&dir, args.port, args.seed, false).await?;
-    let sure = match shop.mature(&breakable(), began).await {
+    let started = async {
+        shop.start(args.port, args.seed).await?;
+        shop.mature(&breakable(), began).await
+    };
+    let started = tokio::select! {
+        started = started => started,
+        came = signals.any() => Err(came.failure(&format!("the shop has ended; its data is in {}", dir.display()))),
+    };
+    let sure = match started {
         Ok(sure) => sure.after(began.elapsed()),
         Err(failure) => {
-            shop.end().await;
+            // Whoever runs there already keeps running.
+            if shop.is_started() {
+                shop.end().await;
+            }
             return Err(failure);
         }
     };
+    shop.let_go().await?;
     if args.shop.json {
         out!("{}", serde_json::json!({ "url": shop.url, "data": shop.dir, "policy": sandbox::POLICY_FILE }));
     } else {
         out!("policy {}", sandbox::POLICY_FILE);
         out!("graph {sure}");
         out!("the shop runs: server {} · data {}", shop.url, shop.dir.display());
-        out!("break it:   stanch sandbox fault hang --service payments{}", given(&shop.dir)?);
+        out!("break it:   stanch sandbox fault hang --service payments{}", given(&shop.dir));
         out!(
             "recover it: stanch recover checkout{}",
             if args.port == 8001 { String::new() } else { format!(" --server {}", shop.url) }
         );
-        out!("end it:     stanch sandbox down{}", given(&shop.dir)?);
+        out!("end it:     stanch sandbox down{}", given(&shop.dir));
     }
     Ok(0)
 }
 
 /// ` --data DIR` where it is not the usual one.
-fn given(dir: &Path) -> Result<String, Failure> {
+fn given(dir: &Path) -> String {
     let usual = data_dir(None, "sandbox").ok();
-    Ok(if usual.as_deref() == Some(dir) { String::new() } else { format!(" --data {}", dir.display()) })
+    if usual.as_deref() == Some(dir) { String::new() } else { format!(" --data {}", dir.display()) }
 }
 
 pub(crate) async fn down(args: ShopArgs) -> Result<u8, Failure> {
     let dir = data_dir(args.data, "sandbox")?;
     let ran = Supervisor::new(&dir).status().await.is_ok();
-    if ran {
-        let mut shop = Shop { dir: dir.clone(), url: String::new(), child: None };
-        shop.end().await;
+    if !Shop::at(&dir).end().await {
+        let text = format!("the shop on {} does not end", dir.display());
+        return Err(Failure::internal(text).next("the same command again"));
     }
     if args.json {
         out!("{}", serde_json::json!({ "ended": ran }));
@@ -329,12 +395,5 @@ impl Sure {
     pub(crate) fn after(&self, watched: Duration) -> String {
         let missed = super::show::percent(self.miss_ppm);
         format!("{} after {:.1} s: at most {missed} of requests could differ", self.level, watched.as_secs_f64())
-    }
-}
-
-impl Shop {
-    /// The shop that runs, or ran, on a directory.
-    pub(crate) fn at(dir: &Path) -> Shop {
-        Shop { dir: dir.to_owned(), url: String::new(), child: None }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// How long anything may take here: a bound that only a hung program meets.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 /// Inherited by everything that a marked process starts.
-const MARK: &str = "TEST_DIRECTORY";
+pub(crate) const MARK: &str = "TEST_DIRECTORY";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The program, without the variables and the input of whoever runs the tests.
@@ -66,13 +66,20 @@ pub(crate) fn marked(dir: &Path, arguments: &[&str]) -> Ran {
 }
 
 /// Waits until `done` answers; fails the test after [`PATIENCE`].
-pub(crate) fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
+    wait_up_to(PATIENCE, done).unwrap_or_else(|| panic!("{what}: not within {PATIENCE:?}"))
+}
+
+/// Waits until `done` answers, but not longer than that.
+pub(crate) fn wait_up_to<T>(bound: Duration, mut done: impl FnMut() -> Option<T>) -> Option<T> {
     let began = Instant::now();
     loop {
         if let Some(answer) = done() {
-            return answer;
+            return Some(answer);
         }
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        if began.elapsed() > bound {
+            return None;
+        }
         std::thread::park_timeout(LOOK_EVERY);
     }
 }
@@ -98,8 +105,13 @@ impl Running {
 
     /// Starts a command that ends as the program, marked with `mark`.
     pub(crate) fn of(mut command: Command, mark: &Path) -> Running {
-        command.env(MARK, mark).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
+        command.env(MARK, mark).stderr(Stdio::null());
+        Running::read(command)
+    }
+
+    /// Starts a command of whose doings nothing but standard output is read.
+    pub(crate) fn read(mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Running { child, out }
     }
@@ -114,6 +126,12 @@ impl Running {
         self.out.read_line(&mut line).unwrap();
         assert!(line.ends_with('\n'), "it ended before it said anything: {:?}", self.child.wait());
         line
+    }
+
+    /// Reads the rest of its standard output, so that it never waits for a reader.
+    pub(crate) fn drain(&mut self) {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).unwrap();
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
@@ -180,17 +198,24 @@ impl Server {
 
 /// One HTTP request over a connection of its own.
 pub(crate) fn http(url: &str, method: &str, path: &str, body: &str) -> (u16, String) {
+    try_http(url, method, path, body).unwrap()
+}
+
+/// The same of somebody who may be gone.
+pub(crate) fn try_http(url: &str, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
     let address = url.strip_prefix("http://").unwrap();
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
     let head =
         format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n");
-    stream.write_all(format!("{head}content-type: application/json\r\n\r\n{body}").as_bytes()).unwrap();
+    stream.write_all(format!("{head}content-type: application/json\r\n\r\n{body}").as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    stream.read_to_string(&mut answer)?;
+    let torn = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(torn)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(torn)?;
+    Ok((status, body.to_owned()))
 }
 
 /// The processes that name `dir` in their command line or were started, however indirectly, with it as their mark.
@@ -215,4 +240,17 @@ pub(crate) fn processes_of(dir: &Path) -> Vec<(u32, String)> {
 /// Waits until no process is [`processes_of`] `dir` any more.
 pub(crate) fn wait_until_nothing_is_left(dir: &Path) {
     wait_for(&format!("the end of {:?}", processes_of(dir)), || processes_of(dir).is_empty().then_some(()));
+}
+
+/// Steele, Lea and Flood's SplitMix64: small, and the same everywhere.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % end as u64).unwrap()
+    }
 }
