@@ -215,10 +215,9 @@ fn settle(
 
 fn converged_text(check: &governance::record::Converged) -> String {
     let mark = if check.met { "ok" } else { "NOT MET" };
-    format!(
-        "{} {} {} (limit {}) in {} samples: {mark}",
-        check.name, check.value, check.unit, check.bound, check.samples
-    )
+    // What could not be read is recorded as less than nothing, and never met.
+    let value = if check.value < 0 { "unknown".to_owned() } else { format!("{} {}", check.value, check.unit) };
+    format!("{} {value} (limit {}) in {} samples: {mark}", check.name, check.bound, check.samples)
 }
 
 fn journal(
