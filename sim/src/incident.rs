@@ -6,6 +6,8 @@ use crate::machine::{BuildError, Machine};
 use base::{Digest, Millis, Timestamp};
 use client::Client;
 use governance::bundle;
+use protocol::PromiseState;
+use server::engine::Engine;
 use server::incidents::Ending;
 use std::path::Path;
 use std::sync::Arc;
@@ -176,17 +178,18 @@ impl Drive {
             }
             other => faults.push(format!("the incident ended `{other}`: {}", ending.why)),
         }
-        self.inspect(machine, id, faults).await;
+        self.inspect(machine, id, ending, faults).await;
         Ok(())
     }
 
     /// What `doctor` finds, and what a verifier of the bundle says.
-    async fn inspect(&mut self, machine: &Machine, id: &str, faults: &mut Vec<String>) {
+    async fn inspect(&mut self, machine: &Machine, id: &str, ending: &Ending, faults: &mut Vec<String>) {
         let Some(app) = machine.app() else {
             faults.push("no server runs".to_owned());
             return;
         };
         faults.extend(app.engine.violations());
+        faults.extend(contradictions(&app.engine, id, ending));
         match server::altered_records(&app.engine) {
             Ok(altered) => faults.extend(altered),
             Err(error) => faults.push(format!("the evidence cannot be read: {error}")),
@@ -205,6 +208,30 @@ impl Drive {
             Err(error) => faults.push(format!("no bundle: {error}")),
         }
     }
+}
+
+/// An end that is not what the commit and its proof ended with.
+fn contradictions(engine: &Engine, id: &str, ending: &Ending) -> Vec<String> {
+    let stages = engine.children(&format!("inc/{id}:"));
+    let commits: Vec<_> =
+        stages.iter().filter(|stage| stage.id.contains(":commit.") && !stage.id.contains(".s")).collect();
+    let going_on = commits.iter().filter(|commit| !commit.is_settled());
+    let mut found: Vec<String> =
+        going_on.map(|commit| format!("the incident ended `{}` while {} went on", ending.outcome, commit.id)).collect();
+    let ended = |how: &str| {
+        commits.iter().any(|commit| commit.value.data.as_deref().is_some_and(|value| value.starts_with(how)))
+    };
+    let converged = stages.iter().any(|stage| stage.id.ends_with(":converge") && stage.state == PromiseState::Resolved);
+    let (committed, undone) = (ended("committed"), ended("undone"));
+    let truth = match (committed && converged, undone) {
+        (true, _) => "committed",
+        (false, true) => "undone",
+        (false, false) => "escalated",
+    };
+    if ending.outcome != truth {
+        found.push(format!("the incident ended `{}`, its commit says `{truth}`: {}", ending.outcome, ending.why));
+    }
+    found
 }
 
 /// Whether the proof of convergence had begun when somebody was killed.
