@@ -80,13 +80,16 @@ impl Fleet {
         inner.traffic.advance(now);
     }
 
-    /// From now on this instance takes requests and answers none.
-    pub(crate) fn hang(&self, service: &str, replica: u32) {
+    /// From now on this instance takes requests and answers none; `for_good`: whatever process runs as it.
+    pub(crate) fn hang(&self, service: &str, replica: u32, for_good: bool) {
         let mut inner = self.lock();
         let now_us = us(inner.now);
         let Some(place) = SHAPES.iter().position(|shape| shape.name == service) else { return };
         if let Some(running) = inner.traffic.instances.get_mut(&(place, replica)) {
             running.hung_us = Some(now_us);
+        }
+        if for_good {
+            inner.traffic.cursed.insert((place, replica));
         }
     }
 

@@ -26,6 +26,51 @@ const EXPIRED_AFTER: Millis = seconds(130);
 /// Bad requests after a commit that is called good, in parts per million, over a few seconds.
 const BAD_PPM_MAX: u64 = 50_000;
 
+/// What breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Story {
+    /// An instance hangs; another process in its place is well.
+    Cure,
+    /// An instance hangs, and so does every process that is put in its place: what was done is undone.
+    Relapse,
+}
+
+/// What a run is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting<'a> {
+    /// Of everything random.
+    pub seed: u64,
+    /// What breaks.
+    pub story: Story,
+    /// A directory with keys.
+    pub keys: &'a Path,
+    /// Whether to tell on standard error what happens.
+    pub is_live: bool,
+}
+
+impl Story {
+    /// Both.
+    pub const ALL: [Story; 2] = [Story::Cure, Story::Relapse];
+
+    /// The word for it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Story::Cure => "cure",
+            Story::Relapse => "relapse",
+        }
+    }
+}
+
+impl std::str::FromStr for Story {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Story, String> {
+        let known = Story::ALL.into_iter().find(|story| story.word() == text);
+        known.ok_or_else(|| format!("`{text}` is neither cure nor relapse"))
+    }
+}
+
 /// What one run showed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
@@ -51,28 +96,27 @@ pub struct Account {
     pub trace: Vec<String>,
 }
 
-/// Runs one incident; a live one tells on standard error what happens. The same arguments and the same keys give the
-/// same account.
+/// Runs one incident. The same setting and kill give the same account.
 ///
 /// # Errors
 /// The machine could not be built.
-pub fn run(seed: u64, keys: &Path, crash: Option<Crash>, is_live: bool) -> Result<Account, BuildError> {
+pub fn run(setting: &Setting<'_>, crash: Option<Crash>) -> Result<Account, BuildError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     runtime.block_on(async {
-        let mut machine = Machine::new(seed, keys)?;
-        if is_live {
+        let mut machine = Machine::new(setting.seed, setting.keys)?;
+        if setting.is_live {
             machine.hooks.live();
         }
-        let account = incident(&mut machine, crash).await;
+        let account = incident(&mut machine, setting.story, crash).await;
         machine.shut_down().await;
         account
     })
 }
 
-async fn incident(machine: &mut Machine, crash: Option<Crash>) -> Result<Account, BuildError> {
+async fn incident(machine: &mut Machine, story: Story, crash: Option<Crash>) -> Result<Account, BuildError> {
     let mut drive = Drive { exported_at: machine.now() };
     drive.pass(machine, WARM_UP).await?;
-    machine.fleet.hang("payments", 1);
+    machine.fleet.hang("payments", 1, story == Story::Relapse);
     machine.hooks.arm(crash, machine.killer());
     let began = machine.now();
     let (id, ending) = drive.until_ended(machine).await?;

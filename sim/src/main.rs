@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use sim::crash::Crash;
-use sim::incident::Account;
+use sim::incident::{Account, Story};
 use sim::matrix::{Matrix, Options, matrix};
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -10,11 +10,16 @@ use std::process::ExitCode;
 /// Kills server, executor, agent, proxy and supervisor at every durable write and around every actuation of one
 /// simulated incident, and checks what must be true afterwards.
 #[derive(Debug, Parser)]
-#[command(after_help = "Example: stanch-sim --seed 1 --every 8\n         stanch-sim --only executor:after:actuation:2")]
+#[command(
+    after_help = "Example: stanch-sim --seed 1 --every 8\n         stanch-sim --story cure --only executor:after:actuation:2"
+)]
 struct Args {
     /// Of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// What breaks: cure, relapse (another process in the same place hangs too), or, without, both in turn
+    #[arg(long, value_name = "STORY")]
+    story: Option<Story>,
     /// Take every N-th point only
     #[arg(long, default_value_t = 1, value_name = "N")]
     every: usize,
@@ -24,40 +29,54 @@ struct Args {
     /// One kill alone, telling on standard error what happens: VICTIM:before|after:write|actuation:N
     #[arg(long, value_name = "KILL")]
     only: Option<Crash>,
-    /// The counts as one JSON object
+    /// The counts as one JSON list
     #[arg(long)]
     json: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    let options = Options { seed: args.seed, every: args.every, jobs: args.jobs, only: args.only };
-    let found = matrix(&options, |account, ended, all| tell(&args, account, ended, all))?;
     let mut out = std::io::stdout().lock();
-    if args.json {
-        writeln!(out, "{}", json(&args, &found))?;
-    } else {
-        write!(out, "{}", text(&found))?;
+    let mut is_good = true;
+    let mut all = Vec::new();
+    for story in args.story.map_or_else(|| Story::ALL.to_vec(), |story| vec![story]) {
+        let options = Options { seed: args.seed, story, every: args.every, jobs: args.jobs, only: args.only };
+        let found = matrix(&options, |account, ended, all| tell(&args, story, account, ended, all))?;
+        is_good &= found.failed().is_empty();
+        if args.json {
+            all.push(json(&args, story, &found));
+        } else {
+            write!(out, "{}", text(story, &found))?;
+        }
     }
-    Ok(if found.failed().is_empty() { ExitCode::SUCCESS } else { ExitCode::from(3) })
+    if args.json {
+        writeln!(out, "{}", serde_json::Value::from(all))?;
+    }
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
 /// Progress, and the command that repeats a run in which something was wrong.
-fn tell(args: &Args, account: &Account, ended: usize, all: usize) {
+fn tell(args: &Args, story: Story, account: &Account, ended: usize, all: usize) {
     let mut err = std::io::stderr().lock();
     if let Some(crash) = account.crash.filter(|_| !account.faults.is_empty()) {
         let _ = writeln!(err, "WRONG {crash}: {}", account.faults.join("; "));
-        let _ = writeln!(err, "      cargo run --release -p stanch-sim -- --seed {} --only {crash}", args.seed);
+        let _ = writeln!(err, "      {}", repeat(args.seed, story, crash));
     }
     if ended.is_multiple_of(50) || ended == all {
         let _ = writeln!(err, "{ended} of {all} runs");
     }
 }
 
-fn text(found: &Matrix) -> String {
+/// The command that repeats one run alone.
+fn repeat(seed: u64, story: Story, crash: Crash) -> String {
+    format!("cargo run --release -p stanch-sim -- --seed {seed} --story {} --only {crash}", story.word())
+}
+
+fn text(story: Story, found: &Matrix) -> String {
     let calm = &found.calm;
     let mut text = format!(
-        "calm run: {} after {} writes and {} actuations, {}\n{} kills:\n",
+        "{}: a run in which nobody is killed ends {} after {} writes and {} actuations, {}\n{} kills:\n",
+        story.word(),
         calm.outcome,
         calm.writes,
         calm.actuations,
@@ -76,7 +95,7 @@ fn text(found: &Matrix) -> String {
     text
 }
 
-fn json(args: &Args, found: &Matrix) -> serde_json::Value {
+fn json(args: &Args, story: Story, found: &Matrix) -> serde_json::Value {
     let outcomes: Vec<serde_json::Value> = found
         .outcomes()
         .into_iter()
@@ -89,6 +108,7 @@ fn json(args: &Args, found: &Matrix) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "seed": args.seed,
+        "story": story.word(),
         "writes": found.calm.writes,
         "actuations": found.calm.actuations,
         "kills": found.runs.len(),

@@ -1,7 +1,7 @@
 //! Every point of one incident, with every process killed at it.
 
 use crate::crash::{Crash, Edge, Kind, Victim};
-use crate::incident::{Account, run};
+use crate::incident::{Account, Setting, Story, run};
 use crate::machine::{BuildError, memory_dir};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Options {
     /// Of everything random.
     pub seed: u64,
+    /// What breaks.
+    pub story: Story,
     /// Every how many-th point is taken; 1 = all of them.
     pub every: usize,
     /// Runs at the same time.
@@ -70,7 +72,9 @@ pub fn points(calm: &Account) -> Vec<Crash> {
 /// A machine could not be built.
 pub fn matrix(options: &Options, tell: impl Fn(&Account, usize, usize) + Sync) -> Result<Matrix, BuildError> {
     let keys = Keys::new()?;
-    let calm = run(options.seed, keys.path(), None, false)?;
+    let setting =
+        Setting { seed: options.seed, story: options.story, keys: keys.path(), is_live: options.only.is_some() };
+    let calm = run(&Setting { is_live: false, ..setting }, None)?;
     let crashes: Vec<Crash> = match options.only {
         Some(only) => vec![only],
         None => points(&calm).into_iter().step_by(options.every.max(1)).collect(),
@@ -79,7 +83,7 @@ pub fn matrix(options: &Options, tell: impl Fn(&Account, usize, usize) + Sync) -
     let runs = Mutex::new(Ok(BTreeMap::new()));
     let work = || {
         while let Some(crash) = crashes.get(next.fetch_add(1, Ordering::SeqCst)) {
-            let account = run(options.seed, keys.path(), Some(*crash), options.only.is_some());
+            let account = run(&setting, Some(*crash));
             if let Ok(account) = &account {
                 tell(account, ended.fetch_add(1, Ordering::SeqCst) + 1, crashes.len());
             }

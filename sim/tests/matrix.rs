@@ -1,7 +1,7 @@
 //! The kill matrix in its short form; `cargo xtask crash-matrix` runs all of it.
 
 use sim::crash::{Crash, Edge, Kind, Victim};
-use sim::incident::run;
+use sim::incident::{Setting, Story, run};
 use sim::matrix::{Keys, Options, matrix, points};
 
 /// Every how many-th point the short form takes: no divisor of the number of victims and edges, so that all of them
@@ -9,10 +9,19 @@ use sim::matrix::{Keys, Options, matrix, points};
 const EVERY: usize = 17;
 
 #[test]
-fn every_kill_leaves_an_incident_that_ends_once_and_in_truth() {
-    let options = Options { seed: 1, every: EVERY, jobs: 2, only: None };
+fn every_kill_of_a_recovery_leaves_an_incident_that_ends_once_and_in_truth() {
+    check(Story::Cure, "committed");
+}
+
+#[test]
+fn every_kill_of_a_recovery_that_fails_leaves_an_incident_that_ends_once_and_in_truth() {
+    check(Story::Relapse, "undone");
+}
+
+fn check(story: Story, calm: &str) {
+    let options = Options { seed: 1, story, every: EVERY, jobs: 2, only: None };
     let found = matrix(&options, |_, _, _| {}).unwrap();
-    assert_eq!(found.calm.outcome, "committed", "{}", found.calm.why);
+    assert_eq!(found.calm.outcome, calm, "{}", found.calm.why);
     let killed: std::collections::BTreeSet<Victim> =
         found.runs.iter().filter_map(|account| Some(account.crash?.victim)).collect();
     assert_eq!(killed.len(), Victim::ALL.len(), "the short form kills everybody");
@@ -21,10 +30,8 @@ fn every_kill_leaves_an_incident_that_ends_once_and_in_truth() {
         .iter()
         .map(|account| {
             let crash = account.crash.map_or_else(|| "calm".to_owned(), |crash| crash.to_string());
-            format!(
-                "cargo run --release -p stanch-sim -- --seed 1 --only {crash}: {:?} {}",
-                account.faults, account.why
-            )
+            let (story, faults) = (story.word(), &account.faults);
+            format!("cargo run --release -p stanch-sim -- --story {story} --only {crash}: {faults:?} {}", account.why)
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -34,8 +41,9 @@ fn every_kill_leaves_an_incident_that_ends_once_and_in_truth() {
 fn the_same_run_happens_the_same_way_every_time() {
     let keys = Keys::new().unwrap();
     let crash = Crash { victim: Victim::Executor, kind: Kind::Actuation, n: 2, edge: Edge::After };
-    let first = run(1, keys.path(), Some(crash), false).unwrap();
-    let second = run(1, keys.path(), Some(crash), false).unwrap();
+    let setting = Setting { seed: 1, story: Story::Cure, keys: keys.path(), is_live: false };
+    let first = run(&setting, Some(crash)).unwrap();
+    let second = run(&setting, Some(crash)).unwrap();
     let differs = first.trace.iter().zip(&second.trace).find(|(a, b)| a != b);
     assert_eq!(first.digest, second.digest, "{differs:?}");
     assert!(first.fired && first.faults.is_empty(), "{:?}", first.faults);
@@ -44,13 +52,14 @@ fn the_same_run_happens_the_same_way_every_time() {
 #[test]
 fn a_successor_after_an_unrecorded_effect_repeats_nothing() {
     let keys = Keys::new().unwrap();
-    let calm = run(1, keys.path(), None, false).unwrap();
+    let setting = Setting { seed: 1, story: Story::Cure, keys: keys.path(), is_live: false };
+    let calm = run(&setting, None).unwrap();
     let all = points(&calm);
     let unrecorded = all
         .iter()
         .filter(|crash| (crash.victim, crash.kind, crash.edge) == (Victim::Executor, Kind::Actuation, Edge::After));
     for crash in unrecorded {
-        let account = run(1, keys.path(), Some(*crash), false).unwrap();
+        let account = run(&setting, Some(*crash)).unwrap();
         assert_eq!((account.outcome.as_str(), account.faults.len()), ("committed", 0), "{crash}: {:?}", account.faults);
         assert_eq!(account.actuations, calm.actuations, "{crash}: looked up, not performed again");
     }

@@ -10,7 +10,7 @@ use recovery::call::State;
 use recovery::span::{Kind, Peer, PeerKind, Span, Status};
 use server::platform::RecordSecond;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 /// Seconds kept of every series.
 const SECONDS_MAX: usize = 120;
@@ -35,6 +35,8 @@ pub(crate) struct Traffic {
     spans: Vec<Span>,
     /// Settings of the proxy as of the last look.
     pub(crate) settings: State,
+    /// Instances that hang whatever process runs as them.
+    pub(crate) cursed: BTreeSet<(usize, u32)>,
     /// Whether there is a proxy to pass through.
     pub(crate) has_proxy: bool,
 }
@@ -113,6 +115,7 @@ impl Traffic {
             record: BTreeMap::new(),
             spans: Vec::new(),
             settings: State::new(),
+            cursed: BTreeSet::new(),
             has_proxy: true,
         };
         for (service, shape) in SHAPES.iter().enumerate() {
@@ -147,7 +150,9 @@ impl Traffic {
     /// Ends what runs as this instance and starts another generation.
     pub(crate) fn replace(&mut self, service: usize, replica: u32, generation: u64) {
         let now_us = self.now_us;
-        let running = Running { generation, started_us: now_us, serves_us: now_us + START_UP_US, ..Running::default() };
+        let serves_us = now_us + START_UP_US;
+        let hung_us = self.cursed.contains(&(service, replica)).then_some(now_us);
+        let running = Running { generation, started_us: now_us, serves_us, hung_us, ..Running::default() };
         self.instances.insert((service, replica), running);
         let lost: Vec<u64> = self
             .jobs
