@@ -7,7 +7,7 @@
 //! | `GET /state` | – | [`ProxyState`] |
 //! | `PUT /settings` | [`Change`] | 200 [`Changed`] · 409 [`SeenFence`] · 412 [`SeenVersions`] |
 //! | `GET /settings/{key, percent-encoded}` | – | 200 [`Changed`] · 404 |
-//! | `PUT /fence` | [`Seal`] | 200 · 409 [`SeenFence`]: later changes of these fields under an older fence are refused |
+//! | `PUT /fence` | [`Seal`] | 200 · 409 [`SeenFence`]: later changes of these fields under an older fence are refused, and of attempts given up |
 //! | `PUT /targets` | [`Targets`], replaces the whole table | 200 |
 //! | `GET /counters` | – | [`Counters`] |
 //!
@@ -48,6 +48,9 @@ pub struct ProxyFile {
 pub struct Change {
     /// Idempotency key: a known key changes nothing and gets its recorded answer.
     pub key: String,
+    /// Which attempt under this key; those that a [`Seal`] gave up are refused.
+    #[serde(default)]
+    pub attempt: u64,
     /// Refused when lower than the highest seen for one of the fields.
     #[serde(with = "fence_json")]
     pub fence: Fence,
@@ -84,7 +87,8 @@ pub struct Changed {
     pub versions: Versions,
 }
 
-/// Raises the fence of fields without changing them.
+/// Raises the fence of fields without changing them, and gives up attempts of one key: they can have no effect any more
+/// if they had none yet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seal {
     /// The fence.
@@ -92,6 +96,10 @@ pub struct Seal {
     pub fence: Fence,
     /// The fields.
     pub fields: Vec<String>,
+    /// The key.
+    pub key: String,
+    /// Its last attempt that is given up.
+    pub attempt: u64,
 }
 
 /// The body of a 409: the highest fence seen.

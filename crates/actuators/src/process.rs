@@ -91,12 +91,12 @@ impl ProcessActuator {
         let is_resumed = resumed.is_some();
         let before = match resumed {
             Some(begun) => Observation { state: begun.before, versions: begun.versions, at: before.at },
-            None => {
-                books.note(&task.entry(Outcome::Begun, &before.state, task.desired, &before.versions))?;
-                before
-            }
+            None => before,
         };
-        if let Err(failure) = self.act(task, &before, is_resumed).await {
+        // Each attempt has a line of its own, by which the target tells it from one that was given up.
+        books.note(&task.entry(Outcome::Begun, &before.state, task.desired, &before.versions))?;
+        let attempt = books.attempts(&task.key.0);
+        if let Err(failure) = self.act(task, &before, is_resumed, attempt).await {
             if failure.untouched {
                 books.note(&task.entry(Outcome::Absent, &before.state, task.desired, &before.versions))?;
             }
@@ -142,7 +142,8 @@ impl ProcessActuator {
             Known::No => return Ok(Reconciled::Absent),
             Known::Begun(entry) => entry,
         };
-        match self.look(&task, &begun).await {
+        let attempt = books.attempts(&task.key.0);
+        match self.look(&task, &begun, attempt).await {
             Resolved::Applied => match self.conclude(&task, &begun.before, began, &mut books).await {
                 Ok(entry) => Ok(Reconciled::Applied(receipt(&entry))),
                 Err(_) => Ok(Reconciled::Unknown),
@@ -212,10 +213,10 @@ impl Actuator for ProcessActuator {
 
 impl<'a> Task<'a> {
     fn of_call(call: &'a Call) -> Result<Task<'a>, Error> {
-        let fields = parse_fields(&call.desired)?;
         if capabilities().of(&call.action).is_none() {
             return Err(Error::Unsupported);
         }
+        let fields = parse_fields(&call.desired)?;
         fit::check(call, &fields)?;
         Ok(Task {
             key: &call.key,

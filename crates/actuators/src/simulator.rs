@@ -75,6 +75,28 @@ impl Simulator {
         Simulator { dead: Arc::default(), ..self.clone() }
     }
 
+    /// An actuator that reaches nobody.
+    #[must_use]
+    pub fn unreachable(&self) -> Simulator {
+        Simulator { dead: Arc::new(AtomicBool::new(true)), ..self.clone() }
+    }
+
+    /// The target's process dies and comes back: what was on its way to it is lost, all else it had kept.
+    pub fn restart(&self) {
+        let mut target = self.target();
+        target.in_transit.clear();
+        target.expire();
+    }
+
+    /// A call as it reaches the target, past every actuator.
+    ///
+    /// # Errors
+    /// As the target answers.
+    pub fn deliver_to_target(&self, call: &Call) -> Result<Receipt, Error> {
+        let request = self.request(call)?;
+        self.target().take(&request)
+    }
+
     /// Orders a fault for the next call that has none yet.
     pub fn inject(&self, fault: Fault) {
         self.target().faults.push_back(fault);
@@ -216,8 +238,8 @@ impl Actuator for Simulator {
 
 impl Simulator {
     fn request(&self, call: &Call) -> Result<Request, Error> {
-        let fields = parse_fields(&call.desired)?;
         let capability = self.capabilities.of(&call.action).ok_or(Error::Unsupported)?;
+        let fields = parse_fields(&call.desired)?;
         fit::check(call, &fields)?;
         Ok(Request {
             key: call.key.clone(),

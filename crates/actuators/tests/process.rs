@@ -3,6 +3,8 @@
 
 #![expect(clippy::expect_used, clippy::print_stdout, reason = "a test with a main function of its own")]
 
+#[path = "process/relay.rs"]
+mod relay;
 #[path = "process/rig.rs"]
 mod rig;
 #[path = "process/roles.rs"]

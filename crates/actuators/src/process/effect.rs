@@ -32,13 +32,19 @@ pub(super) enum Resolved {
 
 impl ProcessActuator {
     /// `resumed`: an earlier attempt may have done a part, so that no failure of this one is without effect.
-    pub(super) async fn act(&self, task: &Task<'_>, before: &Observation, resumed: bool) -> Result<(), Failure> {
+    pub(super) async fn act(
+        &self,
+        task: &Task<'_>,
+        before: &Observation,
+        resumed: bool,
+        attempt: u64,
+    ) -> Result<(), Failure> {
         match task.fields.values().next() {
             None => Ok(()),
             Some(Field::Generation(service, _)) => self.restart(task, service, before, resumed).await,
             Some(Field::Replicas(service)) => self.scale(task, service, before, resumed).await,
             Some(field @ Field::Config { .. }) => self.switch(task, field),
-            Some(_) => self.set_traffic(task).await,
+            Some(_) => self.set_traffic(task, attempt).await,
         }
     }
 
@@ -118,7 +124,7 @@ impl ProcessActuator {
         config::switch(&self.dir, field, wanted).map_err(|_| Failure { error: Error::Unavailable, untouched: false })
     }
 
-    async fn set_traffic(&self, task: &Task<'_>) -> Result<(), Failure> {
+    async fn set_traffic(&self, task: &Task<'_>, attempt: u64) -> Result<(), Failure> {
         let ramp = match task.action {
             Some(Action::RestoreTraffic { ramp, ramp_ms, .. }) if ramp.len() > 1 => {
                 Some(Ramp { steps: ramp.clone(), every_ms: ramp_ms.unwrap_or(0) })
@@ -129,6 +135,7 @@ impl ProcessActuator {
         let bound = task.bound.map(|bound| bound.iter().filter(of_set).map(|(k, v)| (k.clone(), *v)).collect());
         let change = Change {
             key: task.key.0.clone(),
+            attempt,
             fence: task.fence,
             set: task.desired.clone(),
             bound,
@@ -139,13 +146,13 @@ impl ProcessActuator {
     }
 
     /// Whether a call that was begun took effect. Voids everything older that is still on its way first.
-    pub(super) async fn look(&self, task: &Task<'_>, begun: &Entry) -> Resolved {
+    pub(super) async fn look(&self, task: &Task<'_>, begun: &Entry, attempt: u64) -> Resolved {
         match task.fields.values().next() {
             None => Resolved::Applied,
             Some(Field::Generation(service, _)) => self.look_at_instances(task, service, begun).await,
-            Some(Field::Replicas(service)) => self.look_at_count(task, service).await,
+            Some(Field::Replicas(service)) => self.look_at_count(task, service, begun).await,
             Some(field @ Field::Config { .. }) => self.look_at_config(task, field, begun),
-            Some(_) => self.look_at_traffic(task).await,
+            Some(_) => self.look_at_traffic(task, attempt).await,
         }
     }
 
@@ -162,11 +169,13 @@ impl ProcessActuator {
         }
     }
 
-    async fn look_at_count(&self, task: &Task<'_>, service: &str) -> Resolved {
+    async fn look_at_count(&self, task: &Task<'_>, service: &str, begun: &Entry) -> Resolved {
         match self.status_after_turn(task, service).await {
             None => Resolved::Unknown,
             Some(status) if status.scaled_by.get(service) == Some(&task.key.0) => Resolved::Applied,
-            Some(_) => Resolved::Absent,
+            Some(status) if unmoved(&begun.versions, &status) => Resolved::Absent,
+            // Somebody else set another count since: this call's may have come and gone.
+            Some(_) => Resolved::Unknown,
         }
     }
 
@@ -185,8 +194,10 @@ impl ProcessActuator {
         }
     }
 
-    async fn look_at_traffic(&self, task: &Task<'_>) -> Resolved {
-        let seal = Seal { fence: task.fence, fields: task.desired.keys().cloned().collect() };
+    async fn look_at_traffic(&self, task: &Task<'_>, attempt: u64) -> Resolved {
+        // What is still on its way under this key comes to nothing, also when it carries the same fence.
+        let (key, fields) = (task.key.0.clone(), task.desired.keys().cloned().collect());
+        let seal = Seal { fence: task.fence, fields, key, attempt };
         if self.proxy.seal(&seal).await.is_err() {
             return Resolved::Unknown;
         }

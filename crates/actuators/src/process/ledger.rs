@@ -155,6 +155,12 @@ impl Books {
         known
     }
 
+    /// How often a key was begun.
+    pub(super) fn attempts(&self, key: &str) -> u64 {
+        let entries = self.ledgers.first().map_or([].as_slice(), |ledger| ledger.entries.as_slice());
+        entries.iter().filter(|entry| entry.key == key && entry.outcome == Outcome::Begun).count() as u64
+    }
+
     /// Appends a line to every ledger; on return it is on disk.
     pub(super) fn note(&mut self, entry: &Entry) -> Result<(), Error> {
         self.ledgers.iter_mut().try_for_each(|ledger| ledger.append(entry)).map_err(|error| failed(&error))

@@ -137,7 +137,7 @@ impl Control {
     async fn seal(&self, seal: Seal) -> Result<(), Refused> {
         let mut book = self.book.lock().await;
         let mut next = book.clone();
-        next.seal(seal.fence, &seal.fields, &self.shared.known)?;
+        next.seal(&seal, &self.shared.known)?;
         self.commit(&mut book, next).await
     }
 

@@ -1,7 +1,7 @@
 //! The book of settings: values, versions, fences, expiries and ramps. Pure: time is an argument, and what is
 //! in force at an instant is a function of the book, so a proxy that died half-way up a ramp goes on.
 
-use crate::control::{Change, Changed, Ramp, Targets, fence_json};
+use crate::control::{Change, Changed, Ramp, Seal, Targets, fence_json};
 use crate::field::Field;
 use recovery::call::{self, Fence, State, Versions};
 use recovery::isa::EdgeName;
@@ -33,6 +33,9 @@ pub(super) struct Book {
     answers: BTreeMap<String, Answered>,
     #[serde(default)]
     order: VecDeque<String>,
+    /// Keys with their last attempt that was given up, oldest first.
+    #[serde(default)]
+    given_up: VecDeque<(String, u64)>,
     /// The registered instances.
     #[serde(default)]
     pub(super) targets: Targets,
@@ -145,12 +148,24 @@ impl Book {
         self.answers.get(key).map(|answered| &answered.changed)
     }
 
-    /// Refuses everyone older on these fields from now on.
-    pub(super) fn seal(&mut self, fence: Fence, fields: &[String], known: &Known) -> Result<(), Refusal> {
-        fields.iter().try_for_each(|name| known.check_field(name).map(|_| ()))?;
-        self.check_fence(fields.iter(), fence)?;
-        self.raise(fields.iter(), fence);
+    /// Refuses everyone older on these fields from now on, and what is still on its way under the key.
+    pub(super) fn seal(&mut self, seal: &Seal, known: &Known) -> Result<(), Refusal> {
+        check_key(&seal.key)?;
+        seal.fields.iter().try_for_each(|name| known.check_field(name).map(|_| ()))?;
+        self.check_fence(seal.fields.iter(), seal.fence)?;
+        self.raise(seal.fields.iter(), seal.fence);
+        let before = self.last_given_up(&seal.key);
+        self.given_up.retain(|(key, _)| *key != seal.key);
+        self.given_up.push_back((seal.key.clone(), before.max(seal.attempt)));
+        if self.given_up.len() > KEYS_MAX {
+            self.given_up.pop_front();
+        }
         Ok(())
+    }
+
+    /// The last attempt under a key that was given up; attempts count from 1.
+    fn last_given_up(&self, key: &str) -> u64 {
+        self.given_up.iter().find(|(other, _)| other == key).map_or(0, |(_, attempt)| *attempt)
     }
 
     /// What is in force.
@@ -213,11 +228,10 @@ impl Book {
     fn admit(&self, asked: &Asked<'_>) -> Result<(), Refusal> {
         let change = asked.change;
         let refuse = |why: &str| Err(Refusal::Refused(why.to_owned()));
-        if change.key.is_empty()
-            || change.key.len() > KEY_BYTES_MAX
-            || !change.key.chars().all(|c| c.is_ascii_graphic())
-        {
-            return refuse("a key is 1 to 256 printable characters without blanks");
+        check_key(&change.key)?;
+        let given_up = self.last_given_up(&change.key);
+        if given_up > 0 && change.attempt <= given_up {
+            return refuse("this attempt was given up");
         }
         if change.set.is_empty() {
             return refuse("nothing to set");
@@ -349,6 +363,14 @@ impl Known {
             Err(Refusal::Refused(format!("`{name}` cannot be {value}: {} to {}", range.start(), range.end())))
         }
     }
+}
+
+fn check_key(key: &str) -> Result<(), Refusal> {
+    let is_plain = key.chars().all(|c| c.is_ascii_graphic());
+    if key.is_empty() || key.len() > KEY_BYTES_MAX || !is_plain {
+        return Err(Refusal::Refused("a key is 1 to 256 printable characters without blanks".to_owned()));
+    }
+    Ok(())
 }
 
 fn is_ramp(ramp: &Ramp) -> bool {

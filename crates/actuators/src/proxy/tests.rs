@@ -68,7 +68,7 @@ fn options(dir: &std::path::Path) -> Options {
 fn change(key: &str, set: &[(&str, i64)]) -> Change {
     let set: State = set.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
     let fence = Fence { epoch: 1, version: 1 };
-    Change { key: key.into(), fence, set, bound: None, expires_at_ms: None, ramp: None }
+    Change { key: key.into(), attempt: 1, fence, set, bound: None, expires_at_ms: None, ramp: None }
 }
 
 impl Rig {

@@ -86,7 +86,7 @@ async fn replace(shared: &Arc<Shared>, one: Replacement, ticket: u64) -> Answer 
 async fn scale(shared: &Arc<Shared>, scaling: Scaling, ticket: u64) -> Answer {
     let Some(_turn) = shared.turn(&scaling.service).await else { return unknown(&scaling.service) };
     let field = call::replicas(&scaling.service);
-    let (before, epoch) = {
+    let (before, lasting, epoch) = {
         let mut inner = shared.inner();
         if let Some(refusal) = refusal(&inner, &scaling.service, ticket) {
             return refusal;
@@ -104,20 +104,23 @@ async fn scale(shared: &Arc<Shared>, scaling: Scaling, ticket: u64) -> Answer {
         state.scales += 1;
         state.scaled_by.clone_from(&scaling.key);
         let epoch = state.scales;
+        // What a temporary count replaces is temporary itself: behind both stands the same lasting one.
+        let lasting = state.lasting.take().unwrap_or(before);
+        state.lasting = scaling.expires_at.map(|_| lasting);
         if before != scaling.to {
             shared.raise(&mut inner, &field);
         }
-        (before, epoch)
+        (before, lasting, epoch)
     };
     shared.log("scaled", &scaling.service, json!({"from": before, "to": scaling.to, "key": scaling.key}));
     if let Some(at) = scaling.expires_at {
-        tokio::spawn(expire(Arc::clone(shared), scaling.service.clone(), at, before, epoch));
+        tokio::spawn(expire(Arc::clone(shared), scaling.service.clone(), at, lasting, epoch));
     }
     fit(shared, &scaling.service, &scaling.key, scaling.grace).await
 }
 
-/// The dead-man rule: returns to the count before, unless a later Scale has set another.
-async fn expire(shared: Arc<Shared>, service: String, at: Timestamp, before: u32, epoch: u64) {
+/// The dead-man rule: returns to the lasting count, unless a later Scale has set another.
+async fn expire(shared: Arc<Shared>, service: String, at: Timestamp, lasting: u32, epoch: u64) {
     tokio::time::sleep(clock::until(at)).await;
     let Some(_turn) = shared.turn(&service).await else { return };
     {
@@ -128,11 +131,12 @@ async fn expire(shared: Arc<Shared>, service: String, at: Timestamp, before: u32
         }
         shared.raise(&mut inner, &call::replicas(&service));
         let Some(state) = inner.services.get_mut(&service) else { return };
-        state.desired = before;
+        state.desired = lasting;
+        state.lasting = None;
         state.scales += 1;
         state.ticket += 1;
     }
-    shared.log("expired", &service, json!({"replicas": before}));
+    shared.log("expired", &service, json!({"replicas": lasting}));
     let answer = fit(&shared, &service, "expired", Duration::from_secs(1)).await;
     if answer != Answer::Done {
         tracing::warn!(service, ?answer, "an expired replica count could not be restored in full");

@@ -48,6 +48,8 @@ pub(super) struct ServiceState {
     pub(super) scales: u64,
     /// The key of the newest Scale.
     pub(super) scaled_by: String,
+    /// The lasting count behind a temporary one.
+    pub(super) lasting: Option<u32>,
     pub(super) instances: BTreeMap<u32, InstanceState>,
     /// Of instances that were scaled away.
     pub(super) past_generations: BTreeMap<u32, u64>,

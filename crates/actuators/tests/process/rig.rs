@@ -1,11 +1,12 @@
 //! A supervised pair of services, and the contract suite's view of it.
 
+use crate::relay::{self, Late};
 use crate::roles::now;
-use actuators::contract::{Rig, Sample};
-use actuators::control::{Change, Instance, Proxy, Request, Status, Supervisor};
+use actuators::contract::{LinkFault, Names, Rig, Sample};
+use actuators::control::{Change, ControlError, Instance, Proxy, Request, Status, Supervisor};
 use actuators::field::Field;
 use actuators::process::{ProcessActuator, config};
-use actuators::{Actuator, Fut, procfs};
+use actuators::{Actuator, Error, Fut, procfs};
 use base::{Millis, Timestamp};
 use recovery::call::{self, Call, Fence, State};
 use recovery::isa::{
@@ -27,24 +28,27 @@ pub(crate) struct World {
     pub(crate) lifeline: Option<ChildStdin>,
     pub(crate) supervisor: Supervisor,
     pub(crate) proxy: Proxy,
+    pub(crate) late: Late,
     /// Versions that were reached by meddling, by field.
     meddled: Mutex<BTreeMap<String, Vec<u64>>>,
+    /// The proxy that the test itself started in place of a killed one, on a lifeline of its own.
+    proxy_child: Mutex<Option<Child>>,
 }
 
 impl World {
-    /// Services `a` and `b`, two instances each; `b` becomes ready `slow_ms` after its start.
-    pub(crate) fn start(slow_ms: u32) -> World {
+    /// Services `a` and `b`, two instances each.
+    pub(crate) fn start() -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
         let text = format!(
             r#"
 [service.a]
-run = ["{{self}}", "role-service", "{{listen}}", "{{data}}/starts", "0"]
+run = ["{{self}}", "role-service", "{{listen}}", "{{data}}/starts", "{{data}}/no-gate"]
 listen = "127.0.0.1:0"
 probe = {{ http = "/ready", every = "50ms", timeout = "500ms" }}
 replicas = {{ min = 1, start = 2, max = 3 }}
 start_needs = ["b"]
 [service.b]
-run = ["{{self}}", "role-service", "{{listen}}", "{{data}}/starts", "{slow_ms}"]
+run = ["{{self}}", "role-service", "{{listen}}", "{{data}}/starts", "{{data}}/gate"]
 listen = "127.0.0.1:0"
 probe = {{ tcp = true, every = "50ms", timeout = "500ms" }}
 replicas = {{ min = 1, start = 2, max = 3 }}
@@ -54,12 +58,7 @@ run = ["{{self}}", "role-parent", "{{data}}/child", "{{edge:a}}", "{{edge:b}}"]
 "#
         );
         std::fs::write(dir.path().join("stanch.toml"), text).expect("topology file");
-        let mut child = command("role-supervise")
-            .arg(dir.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::inherit())
-            .spawn()
-            .expect("supervisor");
+        let mut child = supervise(dir.path());
         let lifeline = child.stdin.take();
         World {
             supervisor: Supervisor::new(dir.path()),
@@ -67,7 +66,53 @@ run = ["{{self}}", "role-parent", "{{data}}/child", "{{edge:a}}", "{{edge:b}}"]
             child,
             lifeline,
             dir,
+            late: Late::default(),
             meddled: Mutex::default(),
+            proxy_child: Mutex::default(),
+        }
+    }
+
+    /// Ends the supervisor with everything it started, and starts another one on its directory.
+    pub(crate) fn again(&mut self) {
+        drop(self.lifeline.take());
+        self.child.wait().expect("ended");
+        self.child = supervise(self.dir.path());
+        self.lifeline = self.child.stdin.take();
+    }
+
+    /// What is started of `b` from now on listens to nobody, until the gate is opened.
+    pub(crate) fn close_gate(&self) {
+        std::fs::write(self.path("gate"), "").expect("gate");
+    }
+
+    pub(crate) fn open_gate(&self) {
+        std::fs::remove_file(self.path("gate")).expect("gate");
+    }
+
+    /// Kills the proxy, and starts another one on its files.
+    pub(crate) async fn restart_proxy(&self) {
+        let before = self.proxy_child.lock().expect("proxy").take();
+        match before {
+            Some(mut child) => {
+                child.kill().expect("killed");
+                child.wait().expect("ended");
+            }
+            None => {
+                let pid = self.status().await.proxy_pid;
+                let start = procfs::start_time(pid).expect("running");
+                kill(pid, Signal::KILL);
+                let looking = Looking::new();
+                while procfs::is_same(pid, start) {
+                    looking.again("the proxy's end").await.expect("gone");
+                }
+            }
+        }
+        let mut proxy = command("role-proxy");
+        proxy.arg(self.dir.path()).arg(self.path("stanch.toml")).stdin(Stdio::piped());
+        *self.proxy_child.lock().expect("proxy") = Some(proxy.spawn().expect("proxy"));
+        let looking = Looking::new();
+        while self.proxy.state().await.is_err() {
+            looking.again("the proxy's answer").await.expect("answers");
         }
     }
 
@@ -123,14 +168,20 @@ run = ["{{self}}", "role-parent", "{{data}}/child", "{{edge:a}}", "{{edge:b}}"]
         self.actuator().observe(&actuators::Selector { fields }).await.expect("observe").versions
     }
 
-    /// A cut call's ramp goes on by itself; the next call is meant for where it ends.
-    async fn value_at_rest(&self, name: &str, mut now: i64) -> i64 {
+    /// A cut call's ramp goes on by itself; the next call is meant for where it ends, which the proxy has on disk.
+    async fn value_at_rest(&self, name: &str) -> i64 {
+        let goal = || {
+            let book = std::fs::read(self.path("proxy-settings.json")).unwrap_or_default();
+            let book: serde_json::Value = serde_json::from_slice(&book).unwrap_or_default();
+            book["fields"][name]["value"].as_i64().unwrap_or(100)
+        };
+        let looking = Looking::new();
         loop {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            let before = std::mem::replace(&mut now, self.value(name).await);
-            if before == now {
-                return now;
+            let wanted = goal();
+            if self.value(name).await == wanted {
+                return wanted;
             }
+            looking.again("the ramp's end").await.expect("at rest");
         }
     }
 
@@ -143,9 +194,18 @@ run = ["{{self}}", "role-parent", "{{data}}/child", "{{edge:a}}", "{{edge:b}}"]
 
 impl Drop for World {
     fn drop(&mut self) {
+        if let Some(mut proxy) = self.proxy_child.lock().expect("proxy").take() {
+            let _ = proxy.kill();
+            let _ = proxy.wait();
+        }
         drop(self.lifeline.take());
         let _ = self.child.wait();
     }
+}
+
+fn supervise(dir: &std::path::Path) -> Child {
+    let mut supervisor = command("role-supervise");
+    supervisor.arg(dir).stdin(Stdio::piped()).stdout(Stdio::inherit()).spawn().expect("supervisor")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test is what starts processes here")]
@@ -160,16 +220,37 @@ pub(crate) fn kill(pid: u32, signal: Signal) {
     kill_process(pid, signal).expect("signal");
 }
 
-/// Looks again and again; an error after 20 s.
-pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) -> Result<(), String> {
-    let limit = now().plus(Millis(20_000));
-    while now() < limit {
-        if done().await {
-            return Ok(());
+/// How long something may take that is looked for: a bound that only what hangs meets.
+const PATIENCE: Millis = Millis(20_000);
+
+/// The pauses between looks at something, until it has been looked at for too long.
+pub(crate) struct Looking(Timestamp);
+
+impl Looking {
+    pub(crate) fn new() -> Looking {
+        Looking(now().plus(PATIENCE))
+    }
+
+    /// One pause.
+    ///
+    /// # Errors
+    /// It has been too long.
+    pub(crate) async fn again(&self, what: &str) -> Result<(), String> {
+        if now() >= self.0 {
+            return Err(format!("not within {PATIENCE}: {what}"));
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
+        Ok(())
     }
-    Err(format!("not within 20 s: {what}"))
+}
+
+/// Looks again and again until it is so.
+pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) -> Result<(), String> {
+    let looking = Looking::new();
+    while !done().await {
+        looking.again(what).await?;
+    }
+    Ok(())
 }
 
 pub(crate) fn edge() -> EdgeName {
@@ -262,10 +343,8 @@ impl Rig for World {
     fn sample<'a>(&'a self, kind: ActionKind) -> Fut<'a, Option<Sample>> {
         Box::pin(async move {
             let name = field(kind);
-            let mut now = self.value(&name).await;
-            if kind == ActionKind::RestoreTraffic {
-                now = self.value_at_rest(&name, now).await;
-            }
+            let is_ramp = kind == ActionKind::RestoreTraffic;
+            let now = if is_ramp { self.value_at_rest(&name).await } else { self.value(&name).await };
             let value = other(kind, now);
             Some(Sample { action: action(kind), desired: [(name, value)].into() })
         })
@@ -282,6 +361,25 @@ impl Rig for World {
             Sample { action: drain(Place::Instances("b".into(), vec![0]), DrainMode::All), desired: weights },
             Sample { action: surge, desired: [(call::generation("b", 0), 9)].into() },
         ]
+    }
+    fn names(&self) -> Names {
+        let object = ["flag", "default", "x"].map(str::to_owned).into();
+        Names { service: "b".into(), zone: "z1".into(), edge: edge(), object }
+    }
+    fn deliver<'a>(&'a self, call: &'a Call) -> Fut<'a, Option<Result<(), Error>>> {
+        Box::pin(async move { deliver(self, call).await })
+    }
+    fn restart<'a>(&'a self) -> Fut<'a, ()> {
+        Box::pin(self.restart_proxy())
+    }
+    fn link<'a>(&'a self, kind: ActionKind, fault: LinkFault) -> Fut<'a, Option<Arc<dyn Actuator>>> {
+        Box::pin(async move {
+            // A configuration is a name in the file system of the same host.
+            if kind == ActionKind::RollbackConfig { None } else { Some(relay::link(self, fault).await) }
+        })
+    }
+    fn deliver_late<'a>(&'a self) -> Fut<'a, ()> {
+        Box::pin(relay::deliver(&self.late))
     }
     fn meddle<'a>(&'a self, field: &'a str) -> Fut<'a, ()> {
         Box::pin(async move {
@@ -308,14 +406,42 @@ impl Rig for World {
     }
 }
 
+/// The call at the supervisor or the proxy themselves, as somebody would send it who keeps no ledger.
+async fn deliver(world: &World, call: &Call) -> Option<Result<(), Error>> {
+    let field = Field::parse(call.desired.keys().next()?)?;
+    let answer = match &field {
+        Field::Config { .. } => return None,
+        Field::Generation(service, _) | Field::Replicas(service) => {
+            world.supervisor.begin(service, call.fence, Duration::ZERO).await.map(|_| ())
+        }
+        _ => {
+            let change = Change {
+                key: call.key.0.clone(),
+                attempt: 1,
+                fence: call.fence,
+                set: call.desired.clone(),
+                bound: None,
+                expires_at_ms: None,
+                ramp: None,
+            };
+            world.proxy.put(&change).await.map(|_| ())
+        }
+    };
+    Some(answer.map_err(|error| match error {
+        ControlError::Fenced { seen } => Error::Fenced { seen },
+        other => panic!("{other}"),
+    }))
+}
+
 async fn meddle(world: &World, field: &str) {
     let value = world.value(field).await;
     match Field::parse(field).expect("field") {
         Field::Generation(service, replica) => {
             let instance = world.instance(&service, replica).await;
             kill(instance.pid, Signal::KILL);
+            let looking = Looking::new();
             while world.instance(&service, replica).await.alive {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+                looking.again("its end").await.expect("gone");
             }
         }
         Field::Replicas(service) => {
@@ -334,6 +460,7 @@ async fn meddle(world: &World, field: &str) {
             let changed = if field.starts_with("weight/") { value + 1 } else { i64::from(value == 0) };
             let change = Change {
                 key: format!("meddler/{}", now().0),
+                attempt: 1,
                 fence: highest_fence(world, traffic.owner().expect("owner")),
                 set: [(field.to_owned(), changed)].into(),
                 bound: None,

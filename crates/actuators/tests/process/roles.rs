@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) fn play(arguments: &[String]) -> Option<ExitCode> {
     let parts: Vec<&str> = arguments.iter().skip(1).map(String::as_str).collect();
     match parts.as_slice() {
-        ["role-service", listen, starts, slow_ms] => service(listen, starts, slow_ms),
+        ["role-service", listen, starts, gate] => service(listen, starts, Path::new(gate)),
         ["role-idle", ..] => until_stdin_ends(),
         ["role-parent", child, ..] => parent(Path::new(child)),
         ["role-proxy", dir, file] => {
@@ -80,9 +80,9 @@ pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime")
 }
 
-/// Answers every request with 200, from `slow_ms` after its start on; ends with its lifeline. Its own start
-/// log is the witness beside the ledger.
-fn service(listen: &str, starts: &str, slow_ms: &str) {
+/// Answers every request with 200, once there is no gate; ends with its lifeline. Its own start log is the witness
+/// beside the ledger.
+fn service(listen: &str, starts: &str, gate: &Path) {
     let own = |name: &str| actuators::procfs::variable(std::process::id(), name).expect("environment");
     let line = format!(
         "{}@{} {} {}\n",
@@ -93,9 +93,11 @@ fn service(listen: &str, starts: &str, slow_ms: &str) {
     );
     let mut log = std::fs::File::options().create(true).append(true).open(starts).expect("start log");
     log.write_all(line.as_bytes()).expect("start log");
-    let listen = listen.to_owned();
-    std::thread::sleep(Duration::from_millis(slow_ms.parse().expect("milliseconds")));
+    let (listen, gate) = (listen.to_owned(), gate.to_owned());
     std::thread::spawn(move || {
+        while gate.exists() {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
         let listener = TcpListener::bind(&listen).expect("listen");
         for stream in listener.incoming().flatten() {
             std::thread::spawn(move || answer(stream));

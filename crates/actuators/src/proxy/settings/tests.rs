@@ -10,11 +10,23 @@ fn known() -> Known {
 
 fn change(key: &str, epoch: u64, set: &[(&str, i64)]) -> Change {
     let set = set.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-    Change { key: key.into(), fence: Fence { epoch, version: 1 }, set, bound: None, expires_at_ms: None, ramp: None }
+    Change {
+        key: key.into(),
+        attempt: 1,
+        fence: Fence { epoch, version: 1 },
+        set,
+        bound: None,
+        expires_at_ms: None,
+        ramp: None,
+    }
 }
 
 fn ask(book: &mut Book, change: &Change, now_ms: i64) -> Result<Changed, Refusal> {
     book.change(&Asked { change, known: &known(), offered: &|_| 100_000, now_ms })
+}
+
+fn sealing(fence: Fence, key: &str, attempt: u64) -> Seal {
+    Seal { fence, fields: vec!["weight/till@0".into()], key: key.into(), attempt }
 }
 
 fn with_expiry(mut change: Change, at_ms: i64) -> Change {
@@ -51,11 +63,11 @@ fn an_older_owner_is_fenced_out_and_a_seal_does_it_without_an_effect() {
     let other_field = change("c/s1", 4, &[("weight/till@1", 50)]);
     ask(&mut book, &other_field, 0).expect("fences are per field");
     let fence = Fence { epoch: 5, version: 2 };
-    book.seal(fence, &["weight/till@0".into()], &known()).expect("sealed");
+    book.seal(&sealing(fence, "k1", 1), &known()).expect("sealed");
     let late = change("a/s2", 5, &[("weight/till@0", 100)]);
     assert_eq!(ask(&mut book, &late, 0), Err(Refusal::Fenced(fence)));
     assert_eq!((book.value("weight/till@0", 0), book.version("weight/till@0")), (0, 1));
-    assert!(matches!(book.seal(Fence::default(), &["weight/till@0".into()], &known()), Err(Refusal::Fenced(_))));
+    assert!(matches!(book.seal(&sealing(Fence::default(), "k1", 1), &known()), Err(Refusal::Fenced(_))));
 }
 
 #[test]
@@ -170,4 +182,25 @@ fn a_book_survives_its_file_and_forgets_only_the_oldest_keys() {
     assert!(read.answer("k/0").is_none());
     assert!(read.answer("k/1").is_some());
     assert_eq!(read.version("limit/till"), book.version("limit/till"));
+}
+
+#[test]
+fn an_attempt_that_was_given_up_comes_to_nothing_however_late_and_the_next_one_counts() {
+    let mut book = Book::default();
+    let call = |attempt| Change { attempt, ..change("p/s1", 5, &[("weight/till@0", 0)]) };
+    let fence = call(1).fence;
+    book.seal(&sealing(fence, "p/s1", 1), &known()).expect("sealed");
+    assert!(matches!(ask(&mut book, &call(1), 0), Err(Refusal::Refused(why)) if why.contains("given up")));
+    let other = change("p/s2", 5, &[("weight/till@1", 0)]);
+    ask(&mut book, &other, 0).expect("another key is nobody's affair");
+    ask(&mut book, &call(2), 0).expect("performed anew");
+    assert_eq!(book.value("weight/till@0", 0), 0);
+    // What took effect stays known, whatever is given up later.
+    book.seal(&sealing(fence, "p/s1", 2), &known()).expect("sealed");
+    ask(&mut book, &call(1), 0).expect("its answer is remembered");
+    assert_eq!(book.version("weight/till@0"), 1);
+    for number in 0..=KEYS_MAX {
+        book.seal(&sealing(fence, &format!("q/s{number}"), 1), &known()).expect("sealed");
+    }
+    assert_eq!(book.given_up.len(), KEYS_MAX, "the oldest is forgotten first");
 }
