@@ -25,6 +25,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  stanch recover --sandbox --fault hang --seed 1\n  stanch recover checkout\n  stanch recover checkout --preview --json"
     )]
     Recover(RecoverArgs),
+    /// Freeze: nothing new begins in a scope until a person resumes it
+    #[command(after_help = "Examples:\n  stanch hold --reason failover\n  stanch hold payments\n  stanch hold --list")]
+    Hold(HoldArgs),
+    /// Lift a hold
+    #[command(after_help = "Examples:\n  stanch resume\n  stanch resume payments --reason over")]
+    Resume(ResumeArgs),
     /// The sample shop: real processes to break and recover
     #[command(
         subcommand,
@@ -110,6 +116,61 @@ pub(crate) struct RecoverArgs {
     /// One JSON object on stdout
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `stanch hold`
+#[derive(Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// The service to freeze; `all` freezes everything
+    #[arg(value_name = "SCOPE", default_value = "all")]
+    pub(crate) scope: String,
+    /// List the holds in force, and change nothing
+    #[arg(long, conflicts_with_all = ["scope", "undo", "reason"])]
+    pub(crate) list: bool,
+    /// Take back what running commits have open, instead of leaving it as it is
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Who, where and why
+    #[command(flatten)]
+    pub(crate) word: WordArgs,
+}
+
+/// `stanch resume`
+#[derive(Debug, Args)]
+pub(crate) struct ResumeArgs {
+    /// The scope whose hold is lifted
+    #[arg(value_name = "SCOPE", default_value = "all")]
+    pub(crate) scope: String,
+    /// Who, where and why
+    #[command(flatten)]
+    pub(crate) word: WordArgs,
+}
+
+/// A person's word: who, where and why.
+#[derive(Debug, Args)]
+pub(crate) struct WordArgs {
+    /// Why; it is recorded, and shown to whoever is stopped
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    /// Who; it is recorded beside the signature
+    #[arg(long = "as", value_name = "NAME", env = "USER", hide_env_values = true)]
+    pub(crate) by: Option<String>,
+    /// The server (default: the one that the data directory names, or http://127.0.0.1:8001)
+    #[arg(long, value_name = "URL", env = "STANCH_SERVER")]
+    pub(crate) server: Option<String>,
+    /// The server's data directory, with a person's key (default: what the server says, or the one for this user)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl WordArgs {
+    /// Who speaks, if they said.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.by.clone().filter(|name| !name.is_empty())
+    }
 }
 
 /// What to break a service with.

@@ -150,7 +150,7 @@ mod tests {
         let set = set();
         let ring = set.bootstrap_keyring();
         assert_eq!(ring.validate(), Ok(()));
-        let hold = Hold { scope: "all".into(), version: 1, reason: "drill".into(), undo: false };
+        let hold = Hold { scope: "all".into(), version: 1, reason: "drill".into(), undo: false, by: None };
         for (role, seed) in Role::ALL.iter().zip(1..) {
             assert_eq!(set.key(*role).seed(), [seed; 32], "{role}");
         }

@@ -7,7 +7,7 @@ use base::canon::Canon as _;
 use governance::bundle::{ExportError, Input, export};
 use governance::log::{Checkpoint, Tree};
 use governance::record::{PolicyChange, Record};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where the last signed checkpoint is remembered.
 const CHECKPOINT_KEY: &str = "log.checkpoint";
@@ -91,7 +91,7 @@ pub(crate) async fn bundle(app: &App, incident: &str) -> Result<Vec<u8>, Evidenc
     for digest in &named {
         blobs.extend(app.engine.blob(digest)?);
     }
-    entries.extend(policy_entries(app)?);
+    entries.extend(rested_on(app, &entries)?);
     entries.sort();
     entries.dedup();
     let earlier: Vec<u64> = entries.iter().filter_map(|(_, bytes)| sealed_size(bytes)).collect();
@@ -134,14 +134,25 @@ pub async fn record_policy(app: &App) -> Result<(), EvidenceError> {
     Ok(())
 }
 
-fn policy_entries(app: &App) -> Result<Vec<(u64, Vec<u8>)>, store::Error> {
-    let all = app.engine.entries(0..app.engine.log_size())?;
+/// Records of no incident that this one rests on: the active policy, the holds that were in force when it began, and
+/// those placed or lifted while it ran.
+fn rested_on(app: &App, incident: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, store::Error> {
+    let (first, last) = (incident.first().map_or(0, |it| it.0), incident.last().map_or(0, |it| it.0));
     let active = app.policy.digest();
-    let is_active = |bytes: &Vec<u8>| {
-        let statement = crate::incidents::statement(bytes);
-        matches!(statement.map(|statement| statement.record), Some(Record::PolicyChange(change)) if change.digest == active)
-    };
-    Ok((0..).zip(all).filter(|(_, bytes)| is_active(bytes)).collect())
+    let mut found = Vec::new();
+    let mut before: BTreeMap<String, (u64, Vec<u8>)> = BTreeMap::new();
+    for (index, bytes) in (0..).zip(app.engine.entries(0..app.engine.log_size())?) {
+        let Some(statement) = crate::incidents::statement(&bytes) else { continue };
+        match statement.record {
+            Record::PolicyChange(change) if change.digest == active => found.push((index, bytes)),
+            Record::Hold(hold) if index < first => drop(before.insert(hold.scope, (index, bytes))),
+            Record::Resume(resume) if index < first => drop(before.remove(&resume.scope)),
+            Record::Hold(_) | Record::Resume(_) if index <= last => found.push((index, bytes)),
+            _ => {}
+        }
+    }
+    found.extend(before.into_values());
+    Ok(found)
 }
 
 /// Every digest that the records name; those that are blobs travel along.

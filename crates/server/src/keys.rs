@@ -184,9 +184,15 @@ pub fn load_keyring(data: &Path) -> Result<Keyring, InitError> {
 /// # Errors
 /// A key that is missing or not a key.
 pub fn load_executor(data: &Path) -> Result<Signer, InitError> {
-    let key = read_key(&key_path(data, Role::Executor))?;
-    let principal = keys::principal(Role::Executor);
-    Ok(Signer { key, role: Role::Executor, principal, trust_zone: keys::BOOTSTRAP_ZONE.to_owned() })
+    load_signer(data, Role::Executor)
+}
+
+/// A person's own key, for what only a person may sign.
+///
+/// # Errors
+/// A key that is missing or not a key.
+pub fn load_human(data: &Path) -> Result<Signer, InitError> {
+    load_signer(data, Role::Human)
 }
 
 /// Reads a policy file.
@@ -199,6 +205,11 @@ pub fn load_policy(path: &Path) -> Result<(Policy, String), InitError> {
     let file: PolicyFile = toml::from_str(&text).map_err(|error| fail(error.to_string()))?;
     let policy = file.load().map_err(|error| fail(error.to_string()))?;
     Ok((policy, text))
+}
+
+fn load_signer(data: &Path, role: Role) -> Result<Signer, InitError> {
+    let key = read_key(&key_path(data, role))?;
+    Ok(Signer { key, role, principal: keys::principal(role), trust_zone: keys::BOOTSTRAP_ZONE.to_owned() })
 }
 
 fn keyring_envelope(set: &KeySet) -> Result<base::Envelope, base::KeyringError> {

@@ -12,6 +12,7 @@ mod evidence;
 #[cfg(test)]
 mod fixture;
 mod groups;
+pub mod holds;
 pub mod incidents;
 pub mod keys;
 pub mod platform;

@@ -7,7 +7,7 @@ use crate::incidents::{self, Registry};
 use crate::keys::{self, InitError};
 use crate::platform::Platform;
 use crate::telemetry::Telemetry;
-use crate::{agents, evidence, groups, promises, remediation, telemetry};
+use crate::{agents, evidence, groups, holds, promises, remediation, telemetry};
 use axum::Router;
 use governance::policy::{Policy, Windows};
 use recovery::topology::Topology;
@@ -210,6 +210,7 @@ pub fn router(app: &App, url: &str) -> Router {
         .merge(incidents::routes(app.clone()))
         .merge(remediation::routes(app.clone()))
         .merge(groups::routes(app.clone()))
+        .merge(holds::routes(app.clone()))
 }
 
 fn ready(app: &App, local: SocketAddr, data: &Path) -> Ready {

@@ -194,6 +194,8 @@ run = ["{{self}}", "role-parent", "{{data}}/child", "{{edge:a}}", "{{edge:b}}"]
 
 impl Drop for World {
     fn drop(&mut self) {
+        // A scenario that failed may have left it stopped: it could not see its lifeline end.
+        let _ = Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0)).map(|pid| kill_process(pid, Signal::CONT));
         if let Some(mut proxy) = self.proxy_child.lock().expect("proxy").take() {
             let _ = proxy.kill();
             let _ = proxy.wait();

@@ -3,6 +3,7 @@
 mod evidence;
 mod follow;
 mod group;
+mod hold;
 mod recover;
 mod run;
 mod shop;
@@ -19,6 +20,8 @@ use std::path::PathBuf;
 pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Recover(args) => Box::pin(recover::run(args)).await,
+        Command::Hold(args) => hold::hold(&args).await,
+        Command::Resume(args) => hold::resume(&args).await,
         Command::Sandbox(command) => shop(command).await,
         Command::Serve(args) => Box::pin(run::serve(args)).await,
         Command::Init(args) => store::init(&args),

@@ -130,8 +130,33 @@ impl Running {
 
     /// Reads the rest of its standard output, so that it never waits for a reader.
     pub(crate) fn drain(&mut self) {
+        drop(self.rest());
+    }
+
+    /// Reads lines up to one that begins so; gives them all. `Err`: it ended before.
+    pub(crate) fn until(&mut self, begin: &str) -> Result<String, String> {
+        let mut said = String::new();
+        loop {
+            let from = said.len();
+            if self.out.read_line(&mut said).unwrap() == 0 {
+                return Err(said);
+            }
+            if said[from..].starts_with(begin) {
+                return Ok(said);
+            }
+        }
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// The rest of its standard output, once it has ended.
+    pub(crate) fn rest(&mut self) -> String {
         let mut rest = String::new();
         self.out.read_to_string(&mut rest).unwrap();
+        rest
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {

@@ -627,6 +627,8 @@ body! {
         3 pub reason: String,
         /// Whether open steps are undone.
         4 pub undo: bool,
+        /// Who placed it, as they said; the signature says whose key it was.
+        5 pub by: Option<String>,
     }
 }
 
@@ -639,6 +641,8 @@ body! {
         2 pub version: u64,
         /// Why.
         3 pub reason: String,
+        /// Who lifted it, as they said; the signature says whose key it was.
+        4 pub by: Option<String>,
     }
 }
 

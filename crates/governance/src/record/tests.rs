@@ -8,7 +8,7 @@ fn keys() -> KeySet {
 }
 
 fn hold() -> Hold {
-    Hold { scope: "payments".into(), version: 7, reason: "drill".into(), undo: true }
+    Hold { scope: "payments".into(), version: 7, reason: "drill".into(), undo: true, by: None }
 }
 
 fn link() -> Link {

@@ -93,6 +93,8 @@ impl Kernel {
                 self.waiting = Waiting::Nothing;
                 self.advance();
             }
+            // It was given back because of the hold: no attempt was spent.
+            CallOutcome::Absent if self.hold == Some(false) => self.waiting = Waiting::Nothing,
             CallOutcome::Absent => self.undo_unclear(crate::journal::Cause::Absent),
             CallOutcome::Unknown => self.undo_unclear(crate::journal::Cause::Unknown),
         }

@@ -2,7 +2,7 @@
 
 use crate::engine::delivery::Delivery;
 use crate::engine::evidence::{Records, RecordsUndo};
-use crate::engine::{Entry, Guard};
+use crate::engine::{Entry, Guard, holds};
 use base::{Digest, Timestamp};
 use protocol::{Config, Effect, Memory, Message, Request, Response, Row, TaskRef, TaskState, View as _};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -235,7 +235,13 @@ impl Core {
     /// Whether a guard holds now. Fails closed: what cannot be found does not hold.
     pub(super) fn holds(&self, guard: &Guard, now: Timestamp) -> bool {
         match guard {
-            Guard::Hold { scopes } => !scopes.iter().any(|scope| self.is_pending(&format!("hold/{scope}"))),
+            Guard::Hold { scopes, is_undo } => {
+                let mut promises = self.memory.children(holds::PREFIX);
+                !promises.any(|promise| holds::stops(promise, scopes, *is_undo))
+            }
+            Guard::Holds { version } => {
+                holds::version(self.memory.children(holds::PREFIX).map(AsRef::as_ref)) == *version
+            }
             Guard::Lease { incident, epoch } => self.records.lease(incident).is_some_and(|held| held.epoch == *epoch),
             Guard::Task { id, version } => self.is_held(id, *version, now),
             Guard::Chain { incident, seq } => self.records.next_seq(incident) == *seq,

@@ -11,6 +11,7 @@ mod core;
 mod delivery;
 mod env;
 mod evidence;
+mod holds;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,8 @@ pub use delivery::{
     ACK_AFTER, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, DEAD_LETTERS_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
 };
 pub use env::{Env, Stopped};
+pub(crate) use holds::UNDO_TAG;
+pub use holds::{ALL, Hold, hold_id};
 pub use shared::{Opener, Writing};
 
 use crate::engine::core::Core;
@@ -62,10 +65,17 @@ pub struct Grace(pub Millis);
 /// What must still be true for a submit to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// No hold is in force on any of these scopes: the promise `hold/<scope>` is not pending.
+    /// No hold is in force on any of these scopes, nor on everything.
     Hold {
         /// The scopes.
         scopes: Vec<String>,
+        /// A compensation is announced: holds that want open steps undone do not stand in its way.
+        is_undo: bool,
+    },
+    /// No hold was placed or lifted since the hold state had this version.
+    Holds {
+        /// The version.
+        version: u64,
     },
     /// The incident holds its scope lease, and it is this one.
     Lease {
@@ -304,11 +314,12 @@ impl Engine {
         rows.iter().map(|row| Arc::clone(&row.promise)).collect()
     }
 
-    /// The scopes on which a hold is in force: every pending promise `hold/<scope>`, without the `hold/`.
+    /// The holds in force, in the order of their scopes, and the version of the hold state.
     #[must_use]
-    pub fn holds(&self) -> Vec<String> {
-        let pending = self.children("hold/").into_iter().filter(|promise| !promise.is_settled());
-        pending.filter_map(|promise| promise.id.strip_prefix("hold/").map(str::to_owned)).collect()
+    pub fn holds(&self) -> (Vec<Hold>, u64) {
+        let all = self.children(holds::PREFIX);
+        let version = holds::version(all.iter().map(AsRef::as_ref));
+        (all.into_iter().filter_map(Hold::of).collect(), version)
     }
 
     /// Gives an incident the right to act on these scopes; answers the epoch of the lease.
@@ -349,6 +360,12 @@ impl Engine {
     #[must_use]
     pub fn scope_epoch(&self, incident: &str) -> Option<u64> {
         self.shared.lock().records.lease(incident).map(|lease| lease.epoch)
+    }
+
+    /// The services that the incident's scope lease lets it change; none without a lease.
+    #[must_use]
+    pub fn scope_writes(&self, incident: &str) -> Vec<String> {
+        self.shared.lock().records.lease(incident).map_or_else(Vec::new, |lease| lease.exclusive.clone())
     }
 
     /// The number of durable records in the evidence log.

@@ -3,7 +3,7 @@ use crate::engine::Entry;
 use crate::fixture::Fixture;
 use crate::incidents::Chain;
 use governance::bundle::records;
-use governance::record::Veto;
+use governance::record::{Hold, Resume, Veto};
 
 fn note(text: &str) -> Entry {
     Entry { incident: None, seq: None, bytes: text.as_bytes().to_vec() }
@@ -62,7 +62,39 @@ async fn the_policy_is_recorded_once_and_again_only_when_it_changed() {
     let last = app.engine.entries(1..2).unwrap().pop().unwrap();
     let Record::PolicyChange(change) = crate::incidents::statement(&last).unwrap().record else { unreachable!() };
     assert_eq!((change.previous, change.digest), (Some(before), app.policy.digest()));
-    assert_eq!(policy_entries(&app).unwrap().iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1]);
+    assert_eq!(rested_on(&app, &[]).unwrap().iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test]
+async fn a_bundle_has_the_holds_that_were_in_force_or_changed_while_the_incident_ran() {
+    let Fixture { app, dir } = Fixture::new();
+    let human = crate::keys::load_human(dir.path()).unwrap();
+    let say = async |version: u64, scope: &str, is_resume: bool| {
+        let (scope, reason) = (scope.to_owned(), String::new());
+        let record: Record = match is_resume {
+            true => Resume { scope, version, reason, by: None }.into(),
+            false => Hold { scope, version, reason, undo: false, by: None }.into(),
+        };
+        let envelope = human.sign(&governance::record::Link::default(), record).unwrap();
+        crate::holds::post(&app, &envelope.to_json()).await.unwrap();
+    };
+    let veto = async || {
+        let mut batch = Chain::load(&app.engine, "i1").batch(app.env.now());
+        let veto = Veto { plan: Digest::of(b"p"), reasons: Vec::new(), evidence: Vec::new() };
+        batch.record(&app.keys.verification, veto).unwrap();
+        app.engine.submit(Vec::new(), batch.into_parts().1, Vec::new(), Vec::new()).await.unwrap();
+    };
+    say(1, "payments", false).await;
+    say(2, "checkout", false).await;
+    say(3, "checkout", true).await;
+    veto().await;
+    say(4, "all", false).await;
+    say(5, "all", true).await;
+    veto().await;
+    say(6, "all", false).await;
+    let listed: Vec<u64> =
+        records(&bundle(&app, "i1").await.unwrap()).unwrap().iter().map(|(index, _)| *index).collect();
+    assert_eq!(listed, [0, 3, 4, 5, 6], "not what ended before, and not what came after");
 }
 
 #[tokio::test]

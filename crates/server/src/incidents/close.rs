@@ -78,6 +78,11 @@ impl Run {
         self.say(ending.line());
         let (checkpoint, _) = crate::evidence::checkpoint(&self.app).await?;
         let entries = self.app.engine.incident_entries(&self.id).map_err(|error| Stop::Store(error.to_string()))?;
+        if entries.is_empty() {
+            // A seal of nothing would verify as nothing.
+            self.say("evidence       none: it ended before anything was recorded");
+            return Ok(());
+        }
         let statements = entries.iter().filter_map(|(_, bytes)| super::statement_digest(bytes));
         let shown = self.app.incidents.view(&self.id).unwrap_or_default();
         let commit_ms = shown.stages.iter().filter(|stage| (9..=11).contains(&stage.n)).map(|stage| stage.ms).sum();

@@ -3,7 +3,7 @@
 use super::detect::Intended;
 use super::propose::Decided;
 use super::run::{Run, Stop};
-use crate::engine::ScopeError;
+use crate::engine::{Guard, ScopeError};
 use crate::remediation::wire::{CommitParam, EXECUTOR, TaskParam};
 use base::{Millis, Timestamp};
 use governance::policy::Effective;
@@ -46,7 +46,9 @@ impl Run {
             let timeout = Timestamp(intended.expires_at_ms).plus(Millis(60_000));
             let create = self.create(&id, Value::text(data), tags, timeout);
             let batch = self.batch();
-            self.submit(vec![create], batch, Vec::new()).await?;
+            self.not_held(&decided.writes)?;
+            let unheld = Guard::Hold { scopes: decided.writes.clone(), is_undo: false };
+            self.submit(vec![create], batch, vec![unheld]).await?;
         }
         self.spent(9);
         let settled = self.app.engine.wait_settled(&id).await;
@@ -54,6 +56,12 @@ impl Run {
         self.spent(10);
         let settled = settled.ok_or_else(|| Stop::Store("the commit's promise is gone".into()))?;
         if settled.state == PromiseState::TimedOut {
+            if let Some(hold) = crate::holds::covering(&self.app, &decided.writes) {
+                return Err(Stop::held(format!(
+                    "{}; the commit was frozen until its time was over, open effects end with their ttl",
+                    hold.sentence()
+                )));
+            }
             return Err(Stop::escalate(format!(
                 "no executor finished the commit in time{}; open effects end with their ttl",
                 self.given_back()

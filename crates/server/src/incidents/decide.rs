@@ -22,6 +22,9 @@ use recovery::plan::Change;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// The exit code of a hold.
+const HELD: u8 = 70;
+
 /// What follows a decision.
 pub(super) enum Next {
     /// Go on with this plan.
@@ -105,6 +108,10 @@ impl Run {
         };
         self.say_decision(&decision, preview);
         self.spent(7);
+        if decision.exit() == i32::from(HELD) {
+            // The decision says that a hold covers the scope; whose it is stands with the hold.
+            self.not_held(revision.checked.writes())?;
+        }
         match decision.outcome {
             Outcome::Commit => Ok(Next::Commit(Box::new(Decided {
                 revision: revision.number,
@@ -134,7 +141,7 @@ impl Run {
         let exit = u8::try_from(decision.exit()).unwrap_or(20);
         let outcome = match exit {
             60 => "out of time",
-            70 => "held",
+            HELD => "held",
             _ => outcome,
         };
         Stop::end(outcome, exit, decision.sentence())
@@ -149,8 +156,8 @@ impl Run {
         preview: &Preview,
     ) -> Inputs {
         let now = self.now();
-        let holds = self.app.engine.holds();
-        let covered = |scope: &&String| scope.as_str() == "all" || revision.checked.writes().contains(scope);
+        let (holds, hold_version) = self.app.engine.holds();
+        let covering = holds.iter().find(|hold| hold.covers(revision.checked.writes()));
         let bound_now = Digest::of_object("bound", &self.bound(revision).await);
         let signals = self.signals(revision, preview);
         let live = evaluate_all(effective, &signals, &Needs::of(effective));
@@ -162,7 +169,7 @@ impl Run {
             semantics: SEMANTICS,
             now,
             rules: Some(Rules::of(effective)),
-            hold: Some(HoldFacts { version: holds.len() as u64, scope: holds.iter().find(covered).cloned() }),
+            hold: Some(HoldFacts { version: hold_version, scope: covering.map(|hold| hold.scope.clone()) }),
             intent: Some(IntentFacts {
                 digest: intent,
                 is_sound: proven.contains(&intent),
@@ -367,6 +374,7 @@ impl Run {
         let countdown = effective.tier.windows.countdown;
         self.say(format!("approval       by policy (auto); acting in {countdown} unless a hold is placed"));
         self.app.env.sleep_until(self.now().plus(countdown)).await;
+        self.not_held(&decided.writes)?;
         let batch = self.batch();
         self.settle("approve", &Approved::of(decided), batch).await?;
         self.spent(8);

@@ -283,6 +283,10 @@ impl Run {
             // A pass before this one decided. What it saw is gone, and it is nothing that is decided twice.
             Some(decided) => decided,
             None => {
+                // Once it has gone on, the stages' own checks decide: a frozen commit is not ended by who takes it over.
+                if self.app.engine.promise(&self.promise("group.1")).is_none() {
+                    self.not_held(std::slice::from_ref(&self.brief.target))?;
+                }
                 let decided = self.plan_until_decided(&effective, &detected, &intended).await?;
                 if self.brief.preview {
                     return Ok(Ending {

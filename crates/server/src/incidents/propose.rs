@@ -349,7 +349,7 @@ impl Run {
                 trust_zones: Vec::new(),
             },
             proposals_left: 5_u32.saturating_sub(u32::try_from(story.asked).unwrap_or(5)) + 1,
-            holds: self.app.engine.holds(),
+            holds: self.app.engine.holds().0.iter().map(facts::hold).collect(),
             vetoes: Vec::new(),
             previous: story.previous.clone(),
             mutations: story.mutations,
@@ -396,9 +396,7 @@ impl Run {
                 reading,
             })),
             Err(rejections) => {
-                if let Some(held) = rejections.iter().find(|rejection| rejection.code.word() == "K401") {
-                    return Err(Stop::end("held", 70, format!("K401 {}: {}", held.code.text(), held.subject)));
-                }
+                self.unheld(&rejections, source, group)?;
                 if source == BUILT_IN || source == "preview" {
                     let first = rejections.first().map(rejection_text).unwrap_or_default();
                     // Nobody is left to propose anything else, and the trouble lasts.
@@ -410,6 +408,16 @@ impl Run {
                 Ok(None)
             }
         }
+    }
+
+    /// Ends the incident as held if no plan could get past the hold: it covers what must restart, or the last plan.
+    fn unheld(&self, rejections: &[Rejection], source: &str, group: &Group) -> Result<(), Stop> {
+        let Some(held) = rejections.iter().find(|rejection| rejection.is_hold()) else { return Ok(()) };
+        let mut scope = group.members.clone();
+        if source == BUILT_IN || source == "preview" {
+            scope.push(held.subject.clone());
+        }
+        self.not_held(&scope)
     }
 
     fn checked_before(&self, name: &str) -> Option<(Plan, World, Digest)> {

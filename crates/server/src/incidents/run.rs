@@ -87,6 +87,11 @@ impl Stop {
         Stop::Ended(Ending { outcome: "escalated".into(), exit: 20, why: why.into() })
     }
 
+    /// The ending that a hold makes.
+    pub(crate) fn held(why: impl std::fmt::Display) -> Stop {
+        Stop::end("held", 70, format!("G101 {why}"))
+    }
+
     /// An ending of another kind.
     pub(crate) fn end(outcome: &str, exit: u8, why: impl Into<String>) -> Stop {
         Stop::Ended(Ending { outcome: outcome.into(), exit, why: why.into() })
@@ -96,6 +101,9 @@ impl Stop {
 impl From<SubmitError> for Stop {
     fn from(error: SubmitError) -> Stop {
         match error {
+            SubmitError::Guard(Guard::Hold { scopes, .. }) => {
+                Stop::held(format!("a hold covers {}; `stanch hold --list` says whose", scopes.join(", ")))
+            }
             SubmitError::Guard(_) => Stop::Lost,
             SubmitError::Unavailable => Stop::Unwritable,
             other => Stop::Store(other.to_string()),
@@ -207,6 +215,17 @@ impl Run {
     #[must_use]
     pub(crate) fn far(&self) -> Timestamp {
         self.now().plus(Millis(86_400_000))
+    }
+
+    /// Goes on only if no hold covers these services.
+    ///
+    /// # Errors
+    /// Held: by whom, why, and how to lift it.
+    pub(crate) fn not_held(&self, services: &[String]) -> Result<(), Stop> {
+        match crate::holds::covering(&self.app, services) {
+            Some(hold) => Err(Stop::held(hold.sentence())),
+            None => Ok(()),
+        }
     }
 
     /// Adds the time since the last call to a stage.

@@ -1,5 +1,6 @@
 //! From readings to the world a plan is checked against: facts with their times, nothing guessed.
 
+use crate::engine::{ALL, Hold};
 use crate::platform::Reading;
 use base::{Digest, Millis, Timestamp};
 use governance::policy::Effective;
@@ -31,8 +32,8 @@ pub struct Question {
     pub intent: IntentFacts,
     /// Proposals the incident has left, this one included.
     pub proposals_left: u32,
-    /// Scopes under a hold.
-    pub holds: Vec<String>,
+    /// Holds in force.
+    pub holds: Vec<HoldFacts>,
     /// Standing vetoes.
     pub vetoes: Vec<Digest>,
     /// The revision before.
@@ -67,7 +68,7 @@ pub fn world(question: &Question, reading: &Reading, topology: &Topology, effect
         policy: kernel_policy(effective),
         intent: question.intent.clone(),
         proposer: ProposerFacts { role: true, proposals_left: question.proposals_left, separate: true },
-        holds: question.holds.iter().map(|scope| hold(scope)).collect(),
+        holds: question.holds.clone(),
         leases: Vec::new(),
         running: Vec::new(),
         capabilities: question.capabilities.clone(),
@@ -168,9 +169,11 @@ fn mutable(range: &governance::policy::MutableRange) -> Mutable {
     Mutable { min: small(range.min), max: small(range.max), step: small(range.step), safer_down: !range.safer_up }
 }
 
-fn hold(scope: &str) -> HoldFacts {
-    let scope = if scope == "all" { Vec::new() } else { vec![scope.to_owned()] };
-    HoldFacts { scope, version: 1 }
+/// A hold in force, in the kernel's words: no scope means everything.
+#[must_use]
+pub fn hold(hold: &Hold) -> HoldFacts {
+    let scope = if hold.scope == ALL { Vec::new() } else { vec![hold.scope.clone()] };
+    HoldFacts { scope, version: hold.version }
 }
 
 fn services(

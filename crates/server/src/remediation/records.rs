@@ -105,7 +105,7 @@ async fn take(app: &App, posted: &Posted) -> Result<Standing, NotTaken> {
 
 fn refusal(error: SubmitError) -> NotTaken {
     match error {
-        SubmitError::Guard(Guard::Hold { scopes }) => {
+        SubmitError::Guard(Guard::Hold { scopes, .. }) => {
             refuse(Refusal::Held, format!("a hold covers {}", scopes.join(", ")))
         }
         SubmitError::Guard(Guard::Chain { .. }) => refuse(Refusal::Chain, "the chain ends elsewhere"),
@@ -192,6 +192,7 @@ fn settle(
         (TaskParam::Commit(commit), Record::Arm(_)) => {
             let id = format!("inc/{}:arm.{}.{}", posted.incident, commit.revision, posted.version);
             requests.extend(created_settled(app, &id, Resolution::Resolved, record.digest().to_string()));
+            guards.push(unheld(app, posted, None, false));
             Ok(())
         }
         (TaskParam::Commit(_), Record::Receipt(_) | Record::Compensation(_)) => Ok(()),
@@ -232,13 +233,13 @@ fn journal(
     let step = |key: &recovery::call::Key| format!("{}.{}", posted.task, step_of(&key.0));
     match &read {
         Line::Intend(intend) => {
-            guards.push(Guard::Hold { scopes: hold_scopes(&intend.desired) });
+            guards.push(unheld(app, posted, Some(&intend.desired), false));
             let tags = BTreeMap::from([(protocol::TARGET.to_owned(), STEPS.to_owned())]);
             let timeout_at = app.env.now().plus(STEP_MAX);
             let create = Create { id: step(&intend.key), timeout_at, param: Value::text(&intend.key.0), tags };
             requests.push(Request::PromiseCreate(create));
         }
-        Line::UndoIntend(undo) => guards.push(Guard::Hold { scopes: hold_scopes(&undo.restore) }),
+        Line::UndoIntend(undo) => guards.push(unheld(app, posted, Some(&undo.restore), true)),
         Line::Done(key) => requests.push(settled(step(key), Resolution::Resolved, "done")),
         Line::Failed(failure) => requests.extend(if_there(app, step(&failure.key), failure.cause.word())),
         Line::Refused(failure) => requests.extend(if_there(app, step(&failure.key), failure.cause.word())),
@@ -258,10 +259,12 @@ fn journal(
     Ok(())
 }
 
-/// The scopes a hold must cover to stop these fields: the services they belong to, and everything.
-fn hold_scopes(fields: &recovery::call::State) -> Vec<String> {
-    let owners = fields.keys().filter_map(|field| actuators::field::Field::parse(field)?.owner().map(str::to_owned));
-    owners.chain(["all".to_owned()]).collect()
+/// No hold covers what the plan changes: the services of its scope lease, and those the fields belong to.
+fn unheld(app: &App, posted: &Posted, fields: Option<&recovery::call::State>, is_undo: bool) -> Guard {
+    let mut scopes = app.engine.scope_writes(&posted.incident);
+    let names = fields.into_iter().flat_map(|fields| fields.keys());
+    scopes.extend(names.filter_map(|name| actuators::field::Field::parse(name)?.owner().map(str::to_owned)));
+    Guard::Hold { scopes, is_undo }
 }
 
 /// The step's key without its repeat and undo marks.

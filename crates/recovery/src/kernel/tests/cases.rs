@@ -286,6 +286,63 @@ fn a_hold_that_wants_compensation_gets_it_and_one_that_does_not_freezes_it() {
     assert_eq!(hand.outcome, Some(Outcome::Undone(Cause::Requested)));
 }
 
+/// The receipt of a call that its driver did not make.
+fn not_made(key: &Key) -> Event {
+    let receipt = Receipt {
+        key: key.clone(),
+        fence: armed(1).fence,
+        outcome: CallOutcome::Absent,
+        before: State::new(),
+        after: State::new(),
+        versions: Versions::new(),
+        native_id: None,
+        took: Millis(0),
+    };
+    Event::Receipt(key.clone(), receipt)
+}
+
+#[test]
+fn a_call_that_is_given_back_under_a_hold_is_made_after_it() {
+    let mut hand = Hand::new(story());
+    let called = hand.until(|command| matches!(command, Command::Perform(_)));
+    let Some(Command::Perform(call)) = called else { panic!("{called:?}") };
+    // More often than a key is performed: nothing was, so nothing is spent.
+    for _ in 0..2 * PERFORM_ATTEMPTS_MAX {
+        hand.tell(Event::Hold { undo: false });
+        hand.tell(not_made(&call.key));
+        hand.work();
+        assert!(hand.target.effects.is_empty());
+        hand.tell(Event::Resumed);
+        let again = hand.until(|command| matches!(command, Command::Perform(_)));
+        assert!(matches!(&again, Some(Command::Perform(again)) if again.key == call.key), "{again:?}");
+    }
+    hand.tell(Event::Hold { undo: false });
+    hand.tell(not_made(&call.key));
+    hand.tell(Event::Resumed);
+    hand.work();
+    assert_eq!(hand.target.effects, [call.key]);
+    assert_eq!(hand.words(), ["intend", "did"], "announced once");
+}
+
+#[test]
+fn a_compensation_that_is_given_back_under_a_hold_is_made_after_it() {
+    let mut hand = Hand::new(story());
+    hand.work();
+    hand.tell(Event::UndoRequested);
+    for _ in 0..2 * UNDO_ATTEMPTS_MAX {
+        let undone = hand.until(|command| matches!(command, Command::Compensate(_)));
+        let Some(Command::Compensate(undo)) = undone else { panic!("{undone:?}") };
+        hand.tell(Event::Hold { undo: false });
+        hand.tell(not_made(&undo.key));
+        hand.work();
+        assert_eq!(hand.target.state["limit/a->b"], 60_000, "frozen as it is");
+        hand.tell(Event::Resumed);
+    }
+    hand.work();
+    assert_eq!(hand.outcome, Some(Outcome::Undone(Cause::Requested)));
+    assert_eq!(hand.target.state["limit/a->b"], -1);
+}
+
 #[test]
 fn a_fenced_executor_is_silent() {
     let mut hand = Hand::new(story());

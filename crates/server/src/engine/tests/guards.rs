@@ -29,7 +29,9 @@ async fn a_guard_that_no_longer_holds_writes_nothing() {
     let lease = |incident: &str, epoch| Guard::Lease { incident: incident.to_owned(), epoch };
     let bound = |key: &str, value: &[u8]| Guard::Bound { key: key.to_owned(), digest: Digest::of(value) };
     let stale = [
-        Guard::Hold { scopes: vec!["other".to_owned(), "shop".to_owned()] },
+        Guard::Hold { scopes: vec!["other".to_owned(), "shop".to_owned()], is_undo: false },
+        Guard::Hold { scopes: vec!["shop".to_owned()], is_undo: true },
+        Guard::Holds { version: 0 },
         lease("1", epoch + 1),
         lease("2", epoch),
         task(0),
@@ -48,9 +50,11 @@ async fn a_guard_that_no_longer_holds_writes_nothing() {
     assert!(matches!(under(&engine, task(1)).await, Err(SubmitError::Guard(_))), "a lapsed lease guards nothing");
     assert_untouched(&engine);
 
-    assert_eq!(engine.holds(), ["shop"]);
+    let (holds, version) = engine.holds();
+    assert_eq!((holds.iter().map(|hold| hold.scope.as_str()).collect::<Vec<_>>(), version), (vec!["shop"], 1));
     let good = vec![
-        Guard::Hold { scopes: vec!["other".to_owned()] },
+        Guard::Hold { scopes: vec!["other".to_owned()], is_undo: false },
+        Guard::Holds { version: 1 },
         lease("1", epoch),
         Guard::Chain { incident: "1".to_owned(), seq: 0 },
         bound("policy", b"p1"),

@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::error::JobError;
+use super::holds::HoldWatch;
 use super::report::{Lost, Reporter};
 use crate::incidents::{read_plan, read_world};
 use crate::platform::Reading;
@@ -14,7 +15,7 @@ use client::Job;
 use governance::admission::{Decision, Outcome as Decided};
 use governance::record::{Arm, Bound, GuardMode, Journal, Opaque, Receipt as ReceiptRecord, Record, open};
 use protocol::TaskRef;
-use recovery::call::{CallOutcome, Fence, Observation, Reconciled, Versions};
+use recovery::call::{CallOutcome, Fence, Key, Observation, Receipt, Reconciled, State, Versions};
 use recovery::check::{Checked, check, recheck_step};
 use recovery::journal::{Cause, Record as Line};
 use recovery::kernel::{Armed, Command, Config, Event, Kernel, Look, Selector};
@@ -36,8 +37,9 @@ struct Driver {
     checked: Checked,
     kernel: Kernel,
     reporter: Reporter,
+    holds: HoldWatch,
     own: Versions,
-    watched: Option<(recovery::call::Key, Selector)>,
+    watched: Option<(Key, Selector)>,
     running: JoinSet<Event>,
     step_task: Option<TaskRef>,
 }
@@ -54,13 +56,24 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) ->
     let standing = reporter.standing().await?;
     let journal = lines(&standing.journal)?;
     let env = &shared.env;
-    let reading = shared.platform.read(env.now(), env.now().minus(RECORD_FOR)).await;
-    let severity = measure::severity(&reading, Millis(param.regression_for_ms), Timestamp(param.onset_ms));
-    let severity = severity.ok_or(JobError::Blind)?;
-    // A successor continues under the arm its predecessor recorded.
-    if journal.is_empty() {
-        arm(shared, &mut reporter, param, &task, &checked, &reading).await?;
-    }
+    let mut holds = HoldWatch::new(env, &shared.client, checked.writes());
+    let severity = loop {
+        let reading = shared.platform.read(env.now(), env.now().minus(RECORD_FOR)).await;
+        let severity = measure::severity(&reading, Millis(param.regression_for_ms), Timestamp(param.onset_ms));
+        let severity = severity.ok_or(JobError::Blind)?;
+        // A successor continues under the arm its predecessor recorded.
+        if !journal.is_empty() {
+            break severity;
+        }
+        holds.until_clear(job).await?;
+        let record = arming(shared, param, &task, &checked, &reading, holds.version()).await?;
+        match reporter.send(vec![record.into()]).await {
+            Ok(()) => break severity,
+            // What was read before the hold may have changed under it.
+            Err(Lost::Held) => holds.was_held(),
+            Err(lost) => return Err(lost.into()),
+        }
+    };
     let armed = Armed { decision: Digest::of(param.decision.as_bytes()), fence, severity };
     let config = Config {
         backoff: param.backoff_ms.iter().map(|ms| Millis(*ms)).collect(),
@@ -81,6 +94,7 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) ->
         checked,
         kernel,
         reporter,
+        holds,
         own,
         watched: None,
         running: JoinSet::new(),
@@ -140,15 +154,15 @@ fn own_versions(journal: &[Line]) -> Versions {
     own
 }
 
-/// Arms: what the preview was true of is read again; anything that changed refuses (K407).
-async fn arm(
+/// The record that arms: what the preview was true of is read again; anything that changed refuses (K407).
+async fn arming(
     shared: &Shared,
-    reporter: &mut Reporter,
     param: &CommitParam,
     task: &TaskRef,
     checked: &Checked,
     reading: &Reading,
-) -> Result<(), JobError> {
+    hold_version: u64,
+) -> Result<Arm, JobError> {
     let previewed = blob(shared, &param.bound).await?;
     let previewed = base::canon::parse_object("bound", &previewed).and_then(Bound::from_value);
     let previewed = previewed.map_err(JobError::Bound)?;
@@ -164,24 +178,25 @@ async fn arm(
         return Err(JobError::Drift("a program".to_owned()));
     }
     let decided = Envelope::from_json(&param.decision).map_err(JobError::Envelope)?;
-    let record = Arm {
+    Ok(Arm {
         decision: Digest::of(&decided.payload),
         plan: checked.digest(),
         bound: previewed,
-        hold_version: 0,
+        hold_version,
         lease: param.incident.clone(),
         epoch: param.epoch,
         task: task.id.clone(),
         task_version: task.version,
         guard: GuardMode::Coarse,
-    };
-    Ok(reporter.send(vec![record.into()]).await?)
+    })
 }
 
 impl Driver {
     async fn drive(&mut self, job: &Job) -> Result<(), JobError> {
         let mut next_look = self.now();
+        self.holds.ask().await;
         loop {
+            self.hear_of_holds();
             while let Some(command) = self.kernel.poll_command() {
                 match self.obey(command).await {
                     Ok(true) => return Ok(()),
@@ -233,6 +248,8 @@ impl Driver {
                 let now = self.now();
                 self.kernel.handle_event(event, now);
             }
+            Command::Perform(call) if !self.holds.permits(false).await => self.hand_back(call.key, call.fence),
+            Command::Compensate(undo) if !self.holds.permits(true).await => self.hand_back(undo.key, undo.fence),
             Command::Perform(call) => {
                 self.running.spawn(async move {
                     match actuator.perform(&call).await {
@@ -259,6 +276,32 @@ impl Driver {
             Command::Finish(_) => return Ok(true),
         }
         Ok(false)
+    }
+
+    /// Tells the kernel of holds that came or went.
+    fn hear_of_holds(&mut self) {
+        if let Some(event) = self.holds.news() {
+            tracing::info!(?event, "a hold");
+            let now = self.now();
+            self.kernel.handle_event(event, now);
+        }
+    }
+
+    /// Gives a call back to the kernel that a hold, or not knowing of one, forbids to begin.
+    fn hand_back(&mut self, key: Key, fence: Fence) {
+        self.hear_of_holds();
+        let nothing = Receipt {
+            key: key.clone(),
+            fence,
+            outcome: CallOutcome::Absent,
+            before: State::new(),
+            after: State::new(),
+            versions: Versions::new(),
+            native_id: None,
+            took: Millis(0),
+        };
+        let now = self.now();
+        self.kernel.handle_event(Event::Receipt(key, nothing), now);
     }
 
     /// Remembers versions that our own effects moved.
@@ -291,8 +334,12 @@ impl Driver {
             }
             .into(),
         );
+        let (sent, is_guarded) = (self.now(), matches!(line, Line::Intend(_)));
         match self.reporter.send(records).await {
             Ok(()) => {
+                if is_guarded {
+                    self.holds.was_clear(sent);
+                }
                 if let Line::Intend(intend) = &line {
                     self.take_step(&intend.step).await;
                 }
@@ -301,9 +348,10 @@ impl Driver {
                 Ok(())
             }
             Err(Lost::Held) => {
+                self.holds.was_held();
+                self.hear_of_holds();
                 let now = self.now();
                 self.kernel.handle_event(Event::NotAppended(seq), now);
-                self.kernel.handle_event(Event::Hold { undo: false }, now);
                 Ok(())
             }
             Err(lost) => Err(lost),
@@ -320,7 +368,7 @@ impl Driver {
         tracing::debug!(step, target = STEPS, held = self.step_task.is_some(), "a step's task");
     }
 
-    fn receipt_record(&self, receipt: &recovery::call::Receipt) -> ReceiptRecord {
+    fn receipt_record(&self, receipt: &Receipt) -> ReceiptRecord {
         let step = receipt.key.0.split_once('/').map_or(receipt.key.0.as_str(), |(_, step)| step);
         ReceiptRecord {
             plan: self.checked.digest(),
@@ -336,7 +384,7 @@ impl Driver {
     }
 
     /// The checks before a step on fresh facts, then what the kernel wants to read.
-    async fn observe(&mut self, key: &recovery::call::Key, selector: &Selector) -> Event {
+    async fn observe(&mut self, key: &Key, selector: &Selector) -> Event {
         let reading = self.read().await;
         let name = key.0.split_once('/').map_or("", |(_, step)| step);
         let name = name.split(['~', '!']).next().unwrap_or(name);
@@ -359,8 +407,9 @@ impl Driver {
         Event::Observed(key.clone(), self.look_at(selector, &reading).await)
     }
 
-    /// A look at what is watched, and how bad things are; also keeps the step's lease.
+    /// A look at holds, at what is watched, and how bad things are; also keeps the step's lease.
     async fn look(&mut self) {
+        self.holds.ask().await;
         let reading = self.read().await;
         let window = Millis(self.param.regression_for_ms);
         if let Some(severity) = measure::severity(&reading, window, Timestamp(self.param.onset_ms)) {
@@ -390,7 +439,7 @@ impl Driver {
     }
 }
 
-fn failed(key: recovery::call::Key, error: &ActuatorError) -> Event {
+fn failed(key: Key, error: &ActuatorError) -> Event {
     tracing::warn!(key = key.0, %error, "a call gave no receipt");
     match error {
         ActuatorError::Fenced { .. } => Event::Fenced,

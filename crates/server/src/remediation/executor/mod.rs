@@ -4,6 +4,7 @@
 mod commit;
 mod converge;
 mod error;
+mod holds;
 mod report;
 
 use super::wire::{GivenBack, SealParam, TaskParam};

@@ -39,6 +39,20 @@ fn reading() -> Reading {
     Reading { at: START, status: Some(status), proxy: Some(proxy), record: None }
 }
 
+fn held(scope: &str, version: u64) -> Hold {
+    let promise = protocol::Promise {
+        id: crate::engine::hold_id(scope, version),
+        state: protocol::PromiseState::Pending,
+        param: protocol::Value::default(),
+        value: protocol::Value::default(),
+        tags: BTreeMap::new(),
+        timeout_at: START,
+        created_at: START,
+        settled_at: None,
+    };
+    Hold { scope: scope.to_owned(), version, undo: false, promise: promise.into() }
+}
+
 fn question(fixture: &Fixture) -> Question {
     Question {
         slice: fixture.app.telemetry.snapshot().slice(&["payments"]),
@@ -57,7 +71,7 @@ fn question(fixture: &Fixture) -> Question {
             trust_zones: Vec::new(),
         },
         proposals_left: 3,
-        holds: vec!["all".into(), "cart".into()],
+        holds: vec![hold(&held("all", 1)), hold(&held("cart", 2))],
         vetoes: Vec::new(),
         previous: None,
         mutations: 0,
@@ -103,8 +117,8 @@ async fn facts_are_what_was_read_with_the_time_of_the_reading() {
     ];
     assert_eq!(world.settings.state, expected.map(|(field, value)| (field.to_owned(), value)).into());
     assert_eq!(world.settings.versions.len(), 2);
-    let holds: Vec<_> = world.holds.iter().map(|hold| hold.scope.clone()).collect();
-    assert_eq!(holds, [Vec::new(), vec!["cart".to_owned()]], "a hold of everything names no scope");
+    let holds: Vec<_> = world.holds.iter().map(|hold| (hold.scope.clone(), hold.version)).collect();
+    assert_eq!(holds, [(Vec::new(), 1), (vec!["cart".to_owned()], 2)], "a hold of everything names no scope");
 }
 
 #[tokio::test]
