@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
 const USAGE: &str = "usage: cargo xtask tidy | ci | kill-server [--kills N] [--seed N] | power-loss [--instants N] [--seed N] \
-    | crash-matrix [--simulated] [--real] [--kills N] [--seed N] | leftovers";
+    | crash-matrix [--simulated] [--real] [--kills N] [--seed N] | leftovers | truth-table";
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
@@ -22,6 +22,7 @@ fn main() -> Result<()> {
         }
         Some("crash-matrix") => long::crash_matrix(root, std::env::args().skip(2)),
         Some("leftovers") => long::leftovers(root),
+        Some("truth-table") => truth_table(root),
         _ => bail!("{USAGE}"),
     }
 }
@@ -60,6 +61,13 @@ fn durability(root: &Path, test: &str, count: (&str, &str), mut arguments: impl 
     let name = count.0.to_uppercase();
     let test = ["test", "--release", "--package", "stanch", "--test", "durability", "--", "--nocapture", test];
     cargo_with(root, &test, &[(&name, &times), ("SEED", &seed)])
+}
+
+/// The decision's truth table in full, in a release build: every pair of states in every context, and every set of
+/// fired checks; prints the counts of rows.
+fn truth_table(root: &Path) -> Result<()> {
+    let test = ["test", "--release", "--package", "stanch-governance", "--lib", "--", "--nocapture", "tests::truth"];
+    cargo_with(root, &test, &[("LONG", "1")])
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {

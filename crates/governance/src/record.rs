@@ -1,12 +1,14 @@
 //! Signed statements: what each record says, which role may sign it, signing and opening.
 
 mod bodies;
+mod pilot;
 mod statement;
 
 pub use crate::admission::Decision;
 pub use crate::estimate::Estimate;
 pub use base::Keyring;
 pub use bodies::*;
+pub use pilot::{Divergence, Pilot, PilotResult, Touched};
 pub use statement::{
     Body, Common, Link, OpenError, PREDICATE_PREFIX, SCHEMA, Signed, Signer, Statement, Subject, open,
 };

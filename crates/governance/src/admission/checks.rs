@@ -4,7 +4,7 @@ use super::decision::{Authority, MutatedParam, Numbers, Reason, Unit, authority}
 use super::{Check, Fix, Forecast, Inputs, MUTATIONS_MAX, Measure, ReportFacts, Rules, SEMANTICS};
 use crate::invariants::Holding;
 use crate::policy::{Fidelity, Uncalibrated};
-use crate::record::{Divergence, PilotResult};
+use crate::record::{Divergence, PilotResult, Touched};
 
 const ONE: u64 = 1_000_000;
 
@@ -194,9 +194,12 @@ impl Run<'_> {
         for (what, _) in present.into_iter().filter(|(_, is_present)| !is_present) {
             self.fire(Check::A5, what);
         }
+        // Whoever touched something says what is left of it, even when it did not complete.
+        if inputs.reports.iter().any(|report| report.touched != Touched::Nothing && report.escapes.is_none()) {
+            self.fire(Check::A5, "the preview's escapes");
+        }
         for report in inputs.reports.iter().filter(|report| report.result == PilotResult::Completed) {
             let present = [
-                ("escapes", report.escapes.is_some()),
                 ("fidelity", report.fidelity.is_some()),
                 ("contention risk", report.contention_ppm.is_some()),
                 ("growth", report.growth.is_some()),
@@ -232,9 +235,18 @@ impl Run<'_> {
             shares.push(("the path error", report.epsilon_path.as_ref().and_then(|path| path.ppm)));
             shares.push(("the interference", report.epsilon_interference_ppm));
             shares.push(("the observation error", report.epsilon_observe_ppm));
-            if report.growth.as_ref().is_some_and(|growth| growth.k > growth.n || growth.n == 0) {
+            if report.growth.as_ref().is_some_and(|growth| !growth.is_possible()) {
                 self.fire(Check::A5, "the growth counts");
             }
+            // Who touches nothing has no escapes or interference to measure, and saw no more than a model shows.
+            let measured = report.escapes.is_some() || report.epsilon_interference_ppm.is_some();
+            let is_deep = report.fidelity.is_some_and(|level| level > Fidelity::F1);
+            if report.touched == Touched::Nothing && (measured || is_deep) {
+                self.fire(Check::A5, "a preview that touched nothing and says what it did to it");
+            }
+        }
+        if inputs.observers.as_ref().is_some_and(|observers| observers.impaired > observers.n) {
+            self.fire(Check::A5, "more observers that say impaired than were asked");
         }
         for (what, share) in shares {
             if let Some(ppm) = share.filter(|ppm| *ppm > ONE) {
@@ -259,7 +271,8 @@ impl Run<'_> {
         if plan.is_vetoed {
             self.fire(Check::A6, "an agent vetoed it");
         }
-        let fault = inputs.intent.as_ref().map_or(0, |intent| intent.fault_ppm);
+        // A fault that is unknown or impossible permits no action at all.
+        let fault = inputs.intent.as_ref().map(|intent| intent.fault_ppm).filter(|ppm| *ppm <= ONE).unwrap_or(0);
         let cap = fault.saturating_mul(rules.scope_ratio_max);
         if plan.action_ppm > cap {
             self.fire_number(Check::A6, "scope of the action", Some((plan.action_ppm, cap)), Unit::Share);
@@ -285,9 +298,15 @@ impl Run<'_> {
                 }
             }
         }
-        let in_pilots = inputs.reports.iter().flat_map(|report| &report.invariants);
-        for evaluation in in_pilots.filter(|evaluation| evaluation.outcome == Holding::Violated) {
-            self.fire(Check::A8, format!("in a preview: {}", evaluation.sentence()));
+        for evaluation in inputs.reports.iter().flat_map(|report| &report.invariants) {
+            let is_required = inputs.invariants.iter().any(|required| required.id == evaluation.id);
+            match evaluation.outcome {
+                Holding::Violated => self.fire(Check::A8, format!("in a preview: {}", evaluation.sentence())),
+                Holding::NotEvaluable if is_required => {
+                    self.fire(Check::E4, format!("in a preview: {}", evaluation.sentence()))
+                }
+                Holding::Holds | Holding::NotEvaluable => {}
+            }
         }
         if inputs.reports.iter().any(|report| report.escapes.is_some_and(|count| count > 0)) {
             self.fire(Check::A8, "a preview left something behind");
@@ -361,7 +380,8 @@ impl Run<'_> {
             if path.ppm.is_none() {
                 self.fire_short(Check::E6, path.is_short, "the path error is unknown", None);
             }
-            if report.epsilon_interference_ppm.is_none() || report.epsilon_observe_ppm.is_none() {
+            let touches = report.touched != Touched::Nothing;
+            if (touches && report.epsilon_interference_ppm.is_none()) || report.epsilon_observe_ppm.is_none() {
                 self.fire(Check::E6, "the error of interference or observation is unknown");
             }
         }
@@ -456,6 +476,9 @@ impl Run<'_> {
             return;
         };
         self.fire_number(fixable, what, number, unit);
+        if self.is_waived(fixable) {
+            return;
+        }
         let check = fixable;
         let rival = self.facts.mutation.iter_mut().find(|other| other.parameter == parameter && other.step == step);
         match rival {
@@ -484,6 +507,9 @@ impl Run<'_> {
         if authority(self.inputs) != Authority::Auto {
             return;
         }
+        if !rules.is_owned {
+            self.fire(Check::E10, "the class declares no owner or no failure assumptions");
+        }
         let Some(history) = self.inputs.history.clone() else { return };
         for control in &history.missing_controls {
             self.fire(Check::E10, format!("the control {control} is missing"));
@@ -511,9 +537,6 @@ impl Run<'_> {
         }
         if history.overdue > 0 {
             self.fire(Check::E10, format!("{} exceptions await their review", history.overdue));
-        }
-        if !rules.is_owned {
-            self.fire(Check::E10, "the class declares no owner or no failure assumptions");
         }
     }
 

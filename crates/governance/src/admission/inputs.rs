@@ -2,7 +2,7 @@
 
 use crate::invariants::Evaluation;
 use crate::policy::{Effective, Fidelity, Level, MutableRange, OnNotEvaluable, PreviewMode, Uncalibrated};
-use crate::record::{Claims, Divergence, PilotResult};
+use crate::record::{Claims, Divergence, PilotResult, Touched};
 use base::{Digest, Millis, Ratio, Timestamp};
 use recovery::isa::ActionKind;
 use std::collections::BTreeMap;
@@ -247,7 +247,7 @@ body! {
         8 pub fidelity: Option<Fidelity>,
         /// Runs that count.
         9 pub runs: u64,
-        /// Effects that escaped, and objects left behind.
+        /// Effects that escaped, and objects left behind; absent where nothing was touched.
         10 pub escapes: Option<u64>,
         /// What the plan did not announce.
         11 pub divergences: Vec<Divergence>,
@@ -261,7 +261,7 @@ body! {
         15 pub growth: Option<Growth>,
         /// Error of the path; may lack pairs.
         16 pub epsilon_path: Option<Measure>,
-        /// Error by interference, in parts per million.
+        /// Error by interference, in parts per million; absent where nothing was touched.
         17 pub epsilon_interference_ppm: Option<u64>,
         /// Error of observation, in parts per million.
         18 pub epsilon_observe_ppm: Option<u64>,
@@ -277,6 +277,8 @@ body! {
         23 pub delay: Option<Forecast>,
         /// p95 of convergence in milliseconds.
         24 pub convergence: Option<Forecast>,
+        /// What it worked on.
+        25 pub touched: Touched,
     }
 }
 
@@ -347,6 +349,15 @@ body! {
         3 pub is_valid: bool,
         /// G-codes it names.
         4 pub codes: Vec<String>,
+    }
+}
+
+impl Growth {
+    /// Whether the counts and the bound can belong together: no bound lies below the share that was seen.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        let seen = u128::from(self.k) * u128::from(Ratio::ONE.ppm());
+        self.n > 0 && self.k <= self.n && u128::from(self.upper_ppm) * u128::from(self.n) >= seen
     }
 }
 

@@ -7,6 +7,7 @@ use crate::invariants::{Evaluation, Holding};
 use crate::keys::{KeySet, origin};
 use crate::log::{Checkpoint, Tree, leaf_hash};
 use crate::policy::{Fidelity, Policy, PolicyFile};
+use crate::record::Touched;
 use crate::record::{
     Answer, Approval, Arm, Bound, Check, Claims, Convergence, ConvergenceOutcome, Decision, Detection, GuardMode,
     Intent, IntentReason, Journal, Link, Observers, Opaque, Pilot, PilotResult, PolicyChange, Proposal, Receipt,
@@ -121,14 +122,14 @@ fn pilot(intent: Digest) -> Pilot {
         report: digest("report"),
         suppressed: BTreeMap::new(),
         refusals: vec![],
-        escapes: vec![],
+        escapes: None,
         divergences: vec![],
         invariants: vec![],
         signals_seen: vec![],
         signals_lacking: vec![],
-        quiet: true,
-        residue: 0,
-        interference: Some(Ratio::ZERO),
+        quiet: None,
+        residue: None,
+        interference: None,
         runs: 500,
         seed: 1,
         nonce: 1,
@@ -136,6 +137,7 @@ fn pilot(intent: Digest) -> Pilot {
         bound: bound(),
         taken_at: Timestamp(1_007),
         took: Millis(500),
+        touched: Touched::Nothing,
     }
 }
 
@@ -151,14 +153,14 @@ fn report_facts(report: Digest, intent: Digest) -> ReportFacts {
         bound: bound().digest(),
         fidelity: Some(Fidelity::F0),
         runs: 500,
-        escapes: Some(0),
+        escapes: None,
         divergences: vec![],
         is_pilot_shy: false,
         invariants: vec![],
         contention_ppm: Some(0),
         growth: estimate::growth(4, 490),
         epsilon_path: Some(Measure { ppm: None, is_short: true, cases: 0 }),
-        epsilon_interference_ppm: Some(0),
+        epsilon_interference_ppm: None,
         epsilon_observe_ppm: Some(0),
         retries: forecast(1_600_000),
         backlog: forecast(0),
@@ -166,6 +168,7 @@ fn report_facts(report: Digest, intent: Digest) -> ReportFacts {
         oscillations: forecast(0),
         delay: forecast(38_000),
         convergence: forecast(9_000),
+        touched: Touched::Nothing,
     }
 }
 
@@ -583,18 +586,37 @@ fn a_stolen_key_is_contradicted_by_the_other_records() {
         }
     };
     assert_eq!(found("auto", 0, &estimate), Code::V10);
-    let runner = |record: &mut Record| {
-        if let Record::Pilot(pilot) = record {
-            pilot.residue = 1
-        }
-    };
-    assert_eq!(found("auto", 0, &runner), Code::V11);
     let rejected = |record: &mut Record| {
         if let Record::Check(check) = record {
             check.passed = false
         }
     };
     assert_eq!(found("auto", 0, &rejected), Code::V8);
+}
+
+#[test]
+fn a_preview_is_not_misquoted_and_does_not_contradict_itself() {
+    let found = |tamper: Tamper<'_>| failed(&incident("auto", 0, tamper).bytes).0;
+    let pilot = |change: fn(&mut Pilot)| {
+        move |record: &mut Record| {
+            if let Record::Pilot(pilot) = record {
+                change(pilot)
+            }
+        }
+    };
+    assert_eq!(found(&pilot(|pilot| pilot.runs = 499)), Code::V11);
+    let cloned = |pilot: &mut Pilot| {
+        (pilot.touched, pilot.quiet, pilot.residue, pilot.escapes) =
+            (Touched::Clone, Some(true), Some(0), Some(vec![]));
+    };
+    assert_eq!(found(&pilot(cloned)), Code::V11);
+    // A model has nothing to measure, a completed run on a clone has to, and nobody completes without signals.
+    assert_eq!(found(&pilot(|pilot| pilot.residue = Some(0))), Code::V8);
+    assert_eq!(found(&pilot(|pilot| pilot.quiet = Some(true))), Code::V8);
+    assert_eq!(found(&pilot(|pilot| pilot.interference = Some(Ratio::ZERO))), Code::V8);
+    assert_eq!(found(&pilot(|pilot| pilot.levels = [("s1".into(), Fidelity::F2)].into())), Code::V8);
+    assert_eq!(found(&pilot(|pilot| pilot.touched = Touched::Live)), Code::V8);
+    assert_eq!(found(&pilot(|pilot| pilot.signals_lacking.push("spans".into()))), Code::V8);
 }
 
 #[test]

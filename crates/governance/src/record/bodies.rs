@@ -1,10 +1,8 @@
 //! The bodies of the records; a record names others by the digest of their statement, and blobs, plans
 //! and policies by the digest of their canonical bytes.
 
-use super::{Record, Subject};
+use super::{Pilot, Record, Subject};
 use crate::Render;
-use crate::invariants::Evaluation;
-use crate::policy::Fidelity;
 use base::canon::{Canon, Error, Value};
 use base::{Digest, Millis, Ratio, Timestamp};
 use recovery::call::CallOutcome;
@@ -289,90 +287,6 @@ body! {
         6 pub rejections: Vec<Rejection>,
         /// Version of the kernel.
         7 pub kernel: String,
-    }
-}
-
-words! {
-    /// How a preview ended.
-    pub enum PilotResult {
-        /// It saw what it had to see.
-        Completed = 1 "completed",
-        /// It saw too little.
-        Inconclusive = 2 "inconclusive",
-        /// It does not count.
-        Void = 3 "void",
-    }
-}
-
-words! {
-    /// What a preview did that the plan did not announce.
-    pub enum Divergence {
-        /// Attempts beyond the edge's bound.
-        ReplayStorm = 1 "replay-storm",
-        /// Leaders or members changed too often.
-        MembershipChurn = 2 "membership-churn",
-        /// A distance falls, slowly.
-        ConvergenceDelay = 3 "convergence-delay",
-        /// Reads that end by themselves.
-        Revalidation = 4 "revalidation",
-        /// None of the known ones.
-        Unexplained = 5 "unexplained",
-    }
-}
-
-body! {
-    /// What a preview saw.
-    pub struct Pilot {
-        /// How it ended.
-        1 pub result: PilotResult,
-        /// Why it did not complete.
-        2 pub causes: Vec<String>,
-        /// The intent's statement.
-        3 pub intent: Digest,
-        /// The plan.
-        4 pub plan: Digest,
-        /// Level of each step.
-        5 pub levels: BTreeMap<String, Fidelity>,
-        /// Digest of the effect tree.
-        6 pub tree: Digest,
-        /// Digest of the path lines.
-        7 pub path: Digest,
-        /// Blob of the whole report.
-        8 pub report: Digest,
-        /// Suppressed effects by kind.
-        9 pub suppressed: BTreeMap<String, u64>,
-        /// What it refused to do.
-        10 pub refusals: Vec<String>,
-        /// What escaped; must be empty.
-        11 pub escapes: Vec<String>,
-        /// What the plan did not announce.
-        12 pub divergences: Vec<Divergence>,
-        /// Invariants during the runs.
-        13 pub invariants: Vec<Evaluation>,
-        /// Required signals: seen.
-        14 pub signals_seen: Vec<String>,
-        /// Required signals: missing, stale or single-sourced.
-        15 pub signals_lacking: Vec<String>,
-        /// Whether it became quiet before it ended.
-        16 pub quiet: bool,
-        /// Objects left behind; must be 0.
-        17 pub residue: u64,
-        /// Slow-down of live work, upper bound.
-        18 pub interference: Option<Ratio>,
-        /// Runs that count.
-        19 pub runs: u64,
-        /// Seed of the runs.
-        20 pub seed: u64,
-        /// Which attempt.
-        21 pub nonce: u64,
-        /// Plain sentences about what it cannot see.
-        22 pub not_modeled: Vec<String>,
-        /// What it is true of.
-        23 pub bound: Bound,
-        /// When it ended.
-        24 pub taken_at: Timestamp,
-        /// How long it took.
-        25 pub took: Millis,
     }
 }
 

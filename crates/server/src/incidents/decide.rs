@@ -15,7 +15,7 @@ use governance::invariants::{
     EpochWrite, Evaluation, Holding, LeaseSpan, Needs, Reading, ReplayState, Signal, Signals, evaluate_all,
 };
 use governance::policy::{Effective, Fidelity};
-use governance::record::Claims;
+use governance::record::{Claims, Touched};
 use protocol::TaskState;
 use recovery::model::FindingKind;
 use recovery::plan::Change;
@@ -397,14 +397,16 @@ fn report_facts(intent: Digest, is_sound: bool, revision: &Revision, preview: &P
         bound: preview.bound,
         fidelity: report.map(|_| Fidelity::F0),
         runs: report.map_or(0, |report| u64::from(report.runs)),
-        escapes: Some(0),
+        escapes: None,
         divergences: super::preview::divergences(report),
         is_pilot_shy: false,
         invariants: preview.invariants.clone(),
         contention_ppm: contended.map(|share| u64::from(share.ppm())),
         growth: preview.growth(),
         epsilon_path: Some(Measure { ppm: None, is_short: true, cases: 0 }),
-        epsilon_interference_ppm: Some(0),
+        epsilon_interference_ppm: None,
+        // The share of signals it lacked: none, or it would be inconclusive. What only pairs of preview and outcome can
+        // tell of it is too little data, as is the path's error.
         epsilon_observe_ppm: Some(0),
         retries: report.and_then(|r| preview.forecast(FindingKind::Amplification, r.amplification_permille * 1_000)),
         backlog: report.and_then(|r| preview.forecast(FindingKind::Backlog, r.backlog_peak)),
@@ -413,6 +415,7 @@ fn report_facts(intent: Digest, is_sound: bool, revision: &Revision, preview: &P
         delay: report.and_then(|r| preview.forecast(FindingKind::Delay, r.delay_p95_ms.unwrap_or(never))),
         convergence: report
             .and_then(|r| preview.forecast(FindingKind::Convergence, r.convergence_p95_ms.unwrap_or(never))),
+        touched: Touched::Nothing,
     }
 }
 

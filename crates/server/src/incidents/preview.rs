@@ -6,11 +6,11 @@ use super::run::{Run, Stop, blob_of};
 use super::view::PilotView;
 use crate::platform::Reading;
 use base::canon::Canon as _;
-use base::{Digest, Millis, Ratio, Timestamp};
+use base::{Digest, Millis, Timestamp};
 use governance::admission::{Fix, Forecast, Growth};
 use governance::invariants::{Evaluation, Needs, Reading as SignalReading, Signal, Signals, WaveCapacity, evaluate};
 use governance::policy::{Effective, Fidelity};
-use governance::record::{Bound, Divergence, Pilot, PilotResult, TargetDigest};
+use governance::record::{Bound, Divergence, Pilot, PilotResult, TargetDigest, Touched};
 use recovery::model::{
     Bounds, Config, FindingKind, Fit, Health, Impairment, Input, Mutable, Report, Step, Window, find_fix, fit, preview,
 };
@@ -39,6 +39,25 @@ struct Modeled {
     report: Report,
     fixes: BTreeMap<FindingKind, Fix>,
     fit: Fit,
+}
+
+/// Which of the signals that the model is fitted to were there.
+struct Coverage {
+    seen: Vec<String>,
+    lacking: Vec<String>,
+}
+
+impl Coverage {
+    fn of(spans: &[Span], reading: &Reading) -> Coverage {
+        let signals = [
+            ("spans", !spans.is_empty()),
+            ("proxy", reading.proxy.is_some()),
+            ("supervisor", reading.status.is_some()),
+        ];
+        let (seen, lacking): (Vec<_>, Vec<_>) = signals.into_iter().partition(|(_, is_there)| *is_there);
+        let names = |of: Vec<(&str, bool)>| of.into_iter().map(|(name, _)| name.to_owned()).collect();
+        Coverage { seen: names(seen), lacking: names(lacking) }
+    }
 }
 
 /// What stage 6 settles with.
@@ -71,8 +90,12 @@ impl Run {
         let started = self.now();
         let onset = Timestamp(detected.onset_ms);
         let spans = self.app.telemetry.spans(onset.minus(effective.tier.windows.baseline), started);
-        let work = self.model_work(effective, detected, revision, spans);
-        let ran = self.app.env.compute(work).await;
+        let signals = Coverage::of(&spans, &revision.reading);
+        let ran = if signals.lacking.is_empty() {
+            self.app.env.compute(self.model_work(effective, detected, revision, spans)).await
+        } else {
+            Ok(Err(format!("nothing is known from: {}", signals.lacking.join(", "))))
+        };
         let (report, fixes, fit_blob, causes) = match ran {
             Ok(Ok(Modeled { report, fixes, fit })) => (Some(report), fixes, Some(blob_of("model", &fit).1), Vec::new()),
             Ok(Err(cause)) => (None, BTreeMap::new(), None, vec![cause]),
@@ -86,7 +109,7 @@ impl Run {
             report.as_ref().map(|report| capacity_floor(report, effective)).into_iter().collect();
         let bound_blob = blob_of("bound", &bound).1;
         let (record, blob) =
-            self.pilot_record(revision, intended, &report, causes.clone(), &invariants, bound, taken_at, took);
+            self.pilot_record(revision, intended, &report, causes.clone(), signals, &invariants, bound, taken_at, took);
         let mut batch = self.batch();
         batch.blob(bound_blob);
         fit_blob.map(|blob| batch.blob(blob));
@@ -175,6 +198,7 @@ impl Run {
         intended: &Intended,
         report: &Option<Report>,
         causes: Vec<String>,
+        signals: Coverage,
         invariants: &[Evaluation],
         bound: Bound,
         taken_at: Timestamp,
@@ -199,14 +223,14 @@ impl Run {
             report: blob.as_ref().map_or(Digest::default(), |(digest, _)| *digest),
             suppressed,
             refusals: Vec::new(),
-            escapes: Vec::new(),
+            escapes: None,
             divergences: divergences(report.as_ref()),
             invariants: invariants.to_vec(),
-            signals_seen: vec!["spans".into(), "proxy".into(), "supervisor".into()],
-            signals_lacking: Vec::new(),
-            quiet: true,
-            residue: 0,
-            interference: Some(Ratio::ZERO),
+            signals_seen: signals.seen,
+            signals_lacking: signals.lacking,
+            quiet: None,
+            residue: None,
+            interference: None,
             runs: report.as_ref().map_or(0, |report| u64::from(report.runs)),
             seed: seed_of(&revision.checked.digest()),
             nonce: 1,
@@ -214,6 +238,7 @@ impl Run {
             bound,
             taken_at,
             took,
+            touched: Touched::Nothing,
         };
         (record, blob.map(|(_, bytes)| bytes))
     }

@@ -3,7 +3,7 @@
 use super::{Bundle, Digest, Signed, VerifyError, fail};
 use crate::Code;
 use crate::admission::{Authority, Inputs, Outcome, Rules, SEMANTICS, decide};
-use crate::policy::Policy;
+use crate::policy::{Fidelity, Policy};
 use crate::record::{
     Approval, Arm, Body, Check, Decision, Denial, Estimate, Exception, Gap, Intent, Journal, Pilot, PolicyChange,
     Proposal, Record, RecordKind, Seal,
@@ -94,6 +94,9 @@ impl Chain<'_> {
             }
             Record::Pilot(pilot) => {
                 self.named::<Intent>(record, &pilot.intent)?;
+                if !pilot.is_consistent() {
+                    return fail(Code::V8, &member(record), "a preview that contradicts itself");
+                }
             }
             Record::Decision(decision) => self.decision_links(record, decision)?,
             Record::Approval(Approval { decision, plan, .. }) | Record::Denial(Denial { decision, plan, .. }) => {
@@ -257,11 +260,16 @@ impl Chain<'_> {
         }
         for facts in &inputs.reports {
             let pilot = self.named::<Pilot>(record, &facts.digest)?;
-            let quoted = (facts.plan, facts.intent, facts.result, facts.taken_at, facts.runs, facts.bound);
-            let found = (pilot.plan, pilot.intent, pilot.result, pilot.taken_at, pilot.runs, pilot.bound.digest());
-            let left = pilot.residue.saturating_add(pilot.escapes.len() as u64);
+            let quoted =
+                (facts.plan, facts.intent, facts.result, facts.taken_at, facts.runs, facts.bound, facts.touched);
+            let bound = pilot.bound.digest();
+            let found = (pilot.plan, pilot.intent, pilot.result, pilot.taken_at, pilot.runs, bound, pilot.touched);
+            let escapes = pilot.escapes.as_ref().map_or(0, |escapes| escapes.len() as u64);
+            let left = pilot.residue.unwrap_or(0).saturating_add(escapes);
             let same = facts.invariants == pilot.invariants && facts.divergences == pilot.divergences;
-            if quoted != found || !same || facts.escapes.is_some_and(|count| count < left) {
+            let level = pilot.levels.values().min().copied().unwrap_or(Fidelity::F0);
+            let is_deeper = facts.fidelity.is_some_and(|claimed| claimed > level);
+            if quoted != found || !same || is_deeper || facts.escapes.is_some_and(|count| count < left) {
                 return wrong("a preview");
             }
         }
