@@ -60,6 +60,11 @@ pub(crate) enum Command {
     /// Evidence bundles
     #[command(subcommand)]
     Evidence(EvidenceCommand),
+    /// Make the judgments of a bundle again and compare: exit 0 the same, 3 different, 50 not verified
+    #[command(
+        after_help = "Examples:\n  stanch replay inc-….stanch\n  stanch replay inc-….stanch --trust trust.keys --json\n  stanch replay inc-….stanch --policy policy.toml"
+    )]
+    Replay(ReplayArgs),
     /// Check the protocol's invariants on a store
     #[command(after_help = "Example:\n  stanch doctor --data ./data")]
     Doctor(DoctorArgs),
@@ -417,6 +422,22 @@ pub(crate) enum EvidenceCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+/// `stanch replay`
+#[derive(Debug, Args)]
+pub(crate) struct ReplayArgs {
+    /// The bundle
+    pub(crate) file: PathBuf,
+    /// Keys it must be signed with
+    #[arg(long, value_name = "KEYS")]
+    pub(crate) trust: Option<PathBuf>,
+    /// Show what this policy would have decided instead
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `stanch doctor`

@@ -2,11 +2,13 @@
 
 mod export;
 mod listing;
+mod replay;
 mod tar;
 mod verify;
 
 pub use export::{ExportError, Input, export};
 pub use listing::records;
+pub use replay::{Difference, Judged, Judgment, Replay, Unsupported, Verdict, WhatIf, replay};
 pub use verify::{Trust, Verified, VerifyError, verify};
 
 /// Largest bundle that is read.

@@ -2,24 +2,13 @@
 
 use super::follow;
 use crate::failure::Failure;
-use governance::bundle::{Trust, verify as verify_bundle};
+use governance::bundle::{Trust, VerifyError, verify as verify_bundle};
 use std::path::{Path, PathBuf};
 
 /// Exit 0 when sound, 50 when not.
 pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8, Failure> {
     let bytes = read(file)?;
-    let pinned = match trust {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-            let keys = Trust::parse(&text);
-            Some(keys.ok_or_else(|| {
-                Failure::usage(format!("{} is not a list of verifier keys", path.display()))
-                    .next("use the trust.keys file that `stanch init` wrote")
-            })?)
-        }
-        None => None,
-    };
+    let pinned = pinned(trust)?;
     match verify_bundle(&bytes, pinned.as_ref()) {
         Ok(verified) => {
             let name = trust.map(|path| path.display().to_string()).unwrap_or_default();
@@ -54,13 +43,29 @@ pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8
                     serde_json::json!({ "verified": false, "code": error.code.to_string(), "member": error.member, "why": error.why })
                 );
             }
-            Err(Failure {
-                exit: 50,
-                message: format!("NOT VERIFIED {error}"),
-                next: Some("ask for the file again from who sealed it; do not rely on this copy".into()),
-            })
+            Err(unverified(&error))
         }
     }
+}
+
+/// Exit 50: a bundle that nobody should rely on.
+pub(super) fn unverified(error: &VerifyError) -> Failure {
+    Failure {
+        exit: 50,
+        message: format!("NOT VERIFIED {error}"),
+        next: Some("ask for the file again from who sealed it; do not rely on this copy".into()),
+    }
+}
+
+/// The keys that a bundle has to be signed with, if a file of them is given.
+pub(super) fn pinned(trust: Option<&Path>) -> Result<Option<Trust>, Failure> {
+    let Some(path) = trust else { return Ok(None) };
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
+    let keys = Trust::parse(&text).ok_or_else(|| {
+        Failure::usage(format!("{} is not a list of verifier keys", path.display()))
+            .next("use the trust.keys file that `stanch init` wrote")
+    })?;
+    Ok(Some(keys))
 }
 
 /// Saves an incident's bundle.
@@ -88,7 +93,7 @@ pub(crate) fn show(file: &Path, json: bool) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file)
         .map_err(|error| Failure::usage(format!("{}: {error}", file.display())).next("stanch evidence export INCIDENT"))
 }

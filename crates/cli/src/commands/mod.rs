@@ -5,6 +5,7 @@ mod follow;
 mod group;
 mod hold;
 mod recover;
+mod replay;
 mod run;
 mod shop;
 mod show;
@@ -36,6 +37,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
             evidence::export(&incident, &server, out).await
         }
         Command::Evidence(EvidenceCommand::Show { file, json }) => evidence::show(&file, json),
+        Command::Replay(args) => replay::run(&args),
         Command::Doctor(args) => store::doctor(&args.data),
         Command::Config(ConfigCommand::Show(args)) => store::config(&args),
         Command::Completions { shell } => {

@@ -1,3 +1,5 @@
+mod replayed;
+
 use super::export::manifest;
 use super::*;
 use crate::Code;

@@ -47,15 +47,24 @@ pub struct VerifyError {
     pub why: String,
 }
 
-type Members = BTreeMap<String, Vec<u8>>;
+pub(super) type Members = BTreeMap<String, Vec<u8>>;
 
 /// The parsed bundle while it is verified.
-struct Bundle {
-    members: Members,
+pub(super) struct Bundle {
+    pub(super) members: Members,
     checkpoint: Checkpoint,
     /// Log index to record, in log order.
-    records: BTreeMap<u64, Signed<Record>>,
+    pub(super) records: BTreeMap<u64, Signed<Record>>,
     notes: Vec<String>,
+}
+
+/// What becomes of decisions that are made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remade {
+    /// They must be the same, or the bundle does not verify.
+    Same,
+    /// The caller compares them.
+    Judged,
 }
 
 impl Trust {
@@ -89,6 +98,12 @@ impl Verified {
 /// # Errors
 /// The first step that fails, with the file it fails on.
 pub fn verify(bytes: &[u8], trust: Option<&Trust>) -> Result<Verified, VerifyError> {
+    Ok(examine(bytes, trust, Remade::Same)?.1)
+}
+
+/// Verifies, and gives what was read too. With [`Remade::Judged`] it is left to the caller to make the decisions
+/// again: everything else about them is verified all the same.
+pub(super) fn examine(bytes: &[u8], trust: Option<&Trust>, remade: Remade) -> Result<(Bundle, Verified), VerifyError> {
     let members = container(bytes)?;
     let (checkpoint_note, checkpoint) = peek_checkpoint(&members)?;
     let incident = manifested(&members, &checkpoint)?;
@@ -99,8 +114,8 @@ pub fn verify(bytes: &[u8], trust: Option<&Trust>) -> Result<Verified, VerifyErr
     let mut notes = Vec::new();
     let records = records(&members, &keyring, &mut notes)?;
     let bundle = Bundle { members, checkpoint, records, notes };
-    let (outcome, count, notes) = chain::verify(&bundle, &incident)?;
-    Ok(Verified {
+    let (outcome, count, notes) = chain::verify(&bundle, &incident, remade)?;
+    let verified = Verified {
         incident,
         outcome,
         records: count,
@@ -109,7 +124,8 @@ pub fn verify(bytes: &[u8], trust: Option<&Trust>) -> Result<Verified, VerifyErr
         log_size: bundle.checkpoint.size,
         is_pinned: trust.is_some(),
         notes,
-    })
+    };
+    Ok((bundle, verified))
 }
 
 fn fail<T>(code: Code, member: &str, why: impl Into<String>) -> Result<T, VerifyError> {
@@ -314,7 +330,7 @@ impl Bundle {
         self.members.iter().filter(move |(name, _)| name.starts_with(prefix))
     }
 
-    fn blob(&self, digest: &Digest) -> Option<&[u8]> {
+    pub(super) fn blob(&self, digest: &Digest) -> Option<&[u8]> {
         self.members.get(&format!("blobs/{digest}")).map(Vec::as_slice)
     }
 }

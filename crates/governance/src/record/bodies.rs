@@ -270,6 +270,19 @@ body! {
     }
 }
 
+impl Rejection {
+    /// The record of a refusal.
+    #[must_use]
+    pub fn of(refusal: &recovery::check::Rejection) -> Rejection {
+        Rejection {
+            code: refusal.code.to_string(),
+            step: refusal.step.clone(),
+            observed: refusal.observed.clone(),
+            bound: refusal.bound.clone(),
+        }
+    }
+}
+
 body! {
     /// The kernel's verdict on a plan.
     pub struct Check {

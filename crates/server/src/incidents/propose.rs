@@ -449,7 +449,7 @@ impl Run {
                 topology: plan.topology,
                 group: group.members.clone(),
                 passed: rejections.is_empty(),
-                rejections: rejections.iter().map(rejection_record).collect(),
+                rejections: rejections.iter().map(RejectionRecord::of).collect(),
                 kernel: env!("CARGO_PKG_VERSION").to_owned(),
             },
         )?;
@@ -560,15 +560,6 @@ fn rejection_text(rejection: &Rejection) -> String {
 
 fn rejection_view(rejection: &Rejection) -> RejectionView {
     RejectionView { code: rejection.code.to_string(), step: rejection.step.clone(), text: rejection_text(rejection) }
-}
-
-fn rejection_record(rejection: &Rejection) -> RejectionRecord {
-    RejectionRecord {
-        code: rejection.code.to_string(),
-        step: rejection.step.clone(),
-        observed: rejection.observed.clone(),
-        bound: rejection.bound.clone(),
-    }
 }
 
 /// Reads a world blob back.

@@ -1,6 +1,6 @@
 //! V7 to V12: what the records say about each other.
 
-use super::{Bundle, Digest, Signed, VerifyError, fail};
+use super::{Bundle, Digest, Remade, Signed, VerifyError, fail};
 use crate::Code;
 use crate::admission::{Authority, Inputs, Outcome, Rules, SEMANTICS, decide};
 use crate::policy::{Fidelity, Policy};
@@ -18,7 +18,11 @@ struct Chain<'a> {
 }
 
 /// Verifies the incident; gives its outcome, the count of its records, and the notes.
-pub(super) fn verify(bundle: &Bundle, incident: &str) -> Result<(String, u64, Vec<String>), VerifyError> {
+pub(super) fn verify(
+    bundle: &Bundle,
+    incident: &str,
+    remade: Remade,
+) -> Result<(String, u64, Vec<String>), VerifyError> {
     let records = sequence(bundle, incident)?;
     let by_digest = records.iter().map(|record| (record.digest(), *record)).collect();
     let chain = Chain { bundle, records, by_digest };
@@ -28,7 +32,7 @@ pub(super) fn verify(bundle: &Bundle, incident: &str) -> Result<(String, u64, Ve
     chain.approvals()?;
     chain.estimates()?;
     for decision in chain.all::<Decision>() {
-        chain.decision(decision.0, decision.1)?;
+        chain.decision(decision.0, decision.1, remade)?;
     }
     let outcome = chain.seal()?;
     Ok((outcome, chain.records.len() as u64, chain.notes()))
@@ -223,9 +227,9 @@ impl Chain<'_> {
     }
 
     /// V11: the decision, made again from its inputs, is the same bytes; and the inputs are the records'.
-    fn decision(&self, record: &Signed<Record>, decision: &Decision) -> Result<(), VerifyError> {
+    fn decision(&self, record: &Signed<Record>, decision: &Decision, remade: Remade) -> Result<(), VerifyError> {
         let name = format!("blobs/{}", decision.inputs);
-        if decision.semantics != SEMANTICS {
+        if remade == Remade::Same && decision.semantics != SEMANTICS {
             return fail(Code::V11, &member(record), "made by rules that this program does not have");
         }
         let Some(blob) = self.bundle.blob(&decision.inputs) else { return fail(Code::V11, &name, "missing") };
@@ -233,7 +237,7 @@ impl Chain<'_> {
             Ok(inputs) => inputs,
             Err(error) => return fail(Code::V11, &name, error.to_string()),
         };
-        if decide(&inputs) != *decision {
+        if remade == Remade::Same && decide(&inputs) != *decision {
             return fail(Code::V11, &member(record), "another decision follows from its inputs");
         }
         self.inputs_are_the_records(record, &inputs)
