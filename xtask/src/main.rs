@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 
 mod long;
+mod pages;
 mod tidy;
 
 use anyhow::{Context as _, Result, bail};

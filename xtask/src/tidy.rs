@@ -1,5 +1,5 @@
 //! Style and architecture rules that no lint knows: arrows between crates, purity, file lengths, leftover
-//! marks, the word that may not occur in the product.
+//! marks, the word that may not occur in the product, codes without pages.
 
 use anyhow::{Context as _, Result};
 use cargo_metadata::MetadataCommand;
@@ -38,11 +38,14 @@ const SHOP_CRATES: &[&str] = &["cli", "sandbox", "lab"];
 /// Runs every rule over the workspace at `root`; one line per finding.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let mut findings = arrows(root)?;
+    let mut texts = BTreeMap::new();
     for path in sources(root)? {
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         findings.extend(source_findings(&shown, &text));
+        texts.insert(shown, text);
     }
+    findings.extend(crate::pages::check(root, &texts)?);
     Ok(findings)
 }
 

@@ -23,7 +23,7 @@ macro_rules! codes {
 
 codes! {
     /// A1.
-    G101 = 101 "G101", "a hold covers this scope", "lift it with `stanch resume` when the reason for it is gone";
+    G101 = 101 "G101", "a hold covers this scope", "ask who placed it; when its reason is gone and it is lifted, start a new recovery";
     /// A2.
     G102 = 102 "G102", "a record is missing or not validly signed", "show the record with `stanch evidence show`; check the keyring's roles and positions";
     /// A3.
@@ -35,9 +35,9 @@ codes! {
     /// A6.
     G106 = 106 "G106", "the policy does not permit this action here", "narrow the plan, or change the policy's actions, trust zones or scope_ratio_max";
     /// A7.
-    G107 = 107 "G107", "the kernel has not accepted the plan", "read its rejections with `stanch check`";
+    G107 = 107 "G107", "the kernel has not accepted the plan", "read its rejections in the output of `stanch recover`, and ask for a plan without them";
     /// A8.
-    G108 = 108 "G108", "a required invariant is violated", "read the witness with `stanch why`; the plan must not proceed while it stands";
+    G108 = 108 "G108", "a required invariant is violated", "read the witness beside the invariant; the plan must not proceed while it stands";
     /// A9.
     G109 = 109 "G109", "quorum intersection does not hold in every phase", "change membership one member at a time, or supply the quorum signals";
     /// E1.
@@ -59,7 +59,7 @@ codes! {
     /// E9.
     G209 = 209 "G209", "over budget and nothing left to change", "choose another plan, or raise the budget in the policy";
     /// E10.
-    G210 = 210 "G210", "not enough evidence to act without a person", "approve by hand; `stanch readiness` names the missing controls";
+    G210 = 210 "G210", "not enough evidence to act without a person", "do it by hand; the reasons name what is missing before stanch may act alone";
     /// E11.
     G211 = 211 "G211", "the preview behaved in an unexplained way", "read the divergence before anything runs";
     /// M1.
