@@ -290,7 +290,7 @@ fn scope_of(record: &Record) -> &str {
 
 /// Says it where people follow the incidents that the scope covers.
 fn tell(app: &App, scope: &str, line: &str) {
-    for id in app.incidents.ids() {
+    for id in crate::incidents::ids(app) {
         let writes = app.engine.scope_writes(&id);
         app.incidents.show(&id, |view| {
             let is_covered = scope == ALL || view.target == scope || writes.iter().any(|service| service == scope);

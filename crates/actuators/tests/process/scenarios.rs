@@ -216,7 +216,7 @@ fn ended_supervisor() -> Outcome {
 }
 
 fn child_of_a_dead_process() -> Outcome {
-    let world = World::start(0);
+    let world = World::start();
     runtime().block_on(async {
         world.ready().await?;
         let child = async || std::fs::read_to_string(world.path("child")).ok()?.parse::<u32>().ok();
