@@ -2,6 +2,8 @@
 //! of tests that the gate runs in short.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool prints")]
 
+mod fuzz;
+mod limits;
 mod long;
 mod pages;
 mod tidy;
@@ -9,7 +11,7 @@ mod tidy;
 use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
-const USAGE: &str = "usage: cargo xtask tidy | ci | kill-server [--kills N] [--seed N] | power-loss [--instants N] [--seed N] \
+const USAGE: &str = "usage: cargo xtask tidy | ci | fuzz [--seconds N] [DECODER]... | kill-server [--kills N] [--seed N] | power-loss [--instants N] [--seed N] \
     | crash-matrix [--simulated] [--real] [--kills N] [--seed N] | leftovers | truth-table";
 
 fn main() -> Result<()> {
@@ -17,6 +19,7 @@ fn main() -> Result<()> {
     match std::env::args().nth(1).as_deref() {
         Some("tidy") => report(&tidy::check(root)?),
         Some("ci") => ci(root),
+        Some("fuzz") => fuzz::run(root, std::env::args().skip(2)),
         Some("kill-server") => durability(root, "sigkill", ("kills", "200"), std::env::args().skip(2)),
         Some("power-loss") => {
             durability(root, "loss_of_power_at_any", ("instants", "100000"), std::env::args().skip(2))

@@ -1,6 +1,7 @@
 //! Style and architecture rules that no lint knows: arrows between crates, purity, file lengths, leftover
-//! marks, the word that may not occur in the product, codes without pages.
+//! marks, limits that no test trips, the word that may not occur in the product, codes without pages.
 
+use crate::limits::{self, Source};
 use anyhow::{Context as _, Result};
 use cargo_metadata::MetadataCommand;
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,13 +40,16 @@ const SHOP_CRATES: &[&str] = &["cli", "sandbox", "lab"];
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let mut findings = arrows(root)?;
     let mut texts = BTreeMap::new();
+    let mut read = Vec::new();
     for path in sources(root)? {
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let shown = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         findings.extend(source_findings(&shown, &text));
-        texts.insert(shown, text);
+        texts.insert(shown.clone(), text.clone());
+        read.push(Source { path: shown, text });
     }
     findings.extend(crate::pages::check(root, &texts)?);
+    findings.extend(limits::findings(&read));
     Ok(findings)
 }
 

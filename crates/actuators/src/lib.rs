@@ -9,6 +9,7 @@ mod clock;
 pub mod contract;
 pub mod control;
 pub mod field;
+pub mod input;
 pub mod process;
 pub mod procfs;
 pub mod proxy;

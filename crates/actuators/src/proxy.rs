@@ -100,11 +100,15 @@ pub async fn run(options: Options) -> Result<(), Error> {
 /// # Errors
 /// A proxy that cannot start.
 pub async fn start(options: Options) -> Result<Running, Error> {
+    start_within(options, forward::Limits::default()).await
+}
+
+async fn start_within(options: Options, limits: forward::Limits) -> Result<Running, Error> {
     let edges: Vec<EdgeName> = topology::edges(&options.topology).into_iter().collect();
     let store = store::Store::open(&options.dir)?;
     let before = store::addresses(&options.dir);
     let services = options.topology.service.keys().cloned().collect();
-    let shared = Arc::new(forward::Shared::new(settings::Known { services, edges: edges.clone() }));
+    let shared = Arc::new(forward::Shared::new(settings::Known { services, edges: edges.clone() }, limits));
     let control = Arc::new(api::Control::new(&options.topology, shared.clone(), store.clone(), store.load()?));
     let mut addresses = ProxyFile::default();
     let mut tasks = tokio::task::JoinSet::new();

@@ -1,22 +1,20 @@
 //! Reading the topology file, and filling the placeholders of its argument lists.
 
+use crate::input;
 use recovery::isa::EdgeName;
 use recovery::topology::{Topology, TopologyError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+/// LIMIT: bytes of a topology file.
+pub const TOPOLOGY_BYTES_MAX: u64 = 4 << 20;
+
 /// Why a topology file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The file cannot be read.
-    #[error("cannot read {}", file.display())]
-    Read {
-        /// Which.
-        file: PathBuf,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
+    /// The file cannot be read, or is no text.
+    #[error(transparent)]
+    Read(#[from] input::Error),
     /// Not TOML, or a key or value that has no place in it.
     #[error("{}:{line}:{column}: {why}", file.display())]
     Syntax {
@@ -44,8 +42,7 @@ pub enum LoadError {
 /// # Errors
 /// As [`LoadError`] says; errors of syntax name file, line and column.
 pub fn load(file: &Path) -> Result<Topology, LoadError> {
-    let text = std::fs::read_to_string(file).map_err(|source| LoadError::Read { file: file.to_owned(), source })?;
-    parse(file, &text)
+    parse(file, &input::text(file, TOPOLOGY_BYTES_MAX)?)
 }
 
 /// As [`load`], of a text that was read before.
@@ -55,7 +52,7 @@ pub fn load(file: &Path) -> Result<Topology, LoadError> {
 pub fn parse(file: &Path, text: &str) -> Result<Topology, LoadError> {
     let topology: Topology = toml::from_str(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
-        let (line, column) = position(text, offset);
+        let (line, column) = input::position(text, offset);
         LoadError::Syntax { file: file.to_owned(), line, column, why: error.message().to_owned() }
     })?;
     let contradiction = |error| LoadError::Contradiction { file: file.to_owned(), error };
@@ -122,13 +119,6 @@ fn check_placeholders(topology: &Topology) -> Result<(), TopologyError> {
     Ok(())
 }
 
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.matches('\n').count() + 1;
-    let column = before.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-    (line, column)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +145,20 @@ run = ["{self}", "{edge:a}"]
         let run = ["--at={listen}".to_owned(), "{edge:b}".to_owned()];
         assert_eq!(fill(&run, &values), Ok(vec!["--at=127.0.0.1:1 ; rm".into(), "x:2".into()]));
         assert_eq!(fill(&["{zone}".to_owned()], &values), Err("zone".into()));
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("stanch.toml");
+        let padded = |bytes: u64| {
+            let blank = usize::try_from(bytes).expect("small") - SMALL.len();
+            std::fs::write(&file, format!("{SMALL}{}", "\n".repeat(blank))).expect("write");
+            load(&file)
+        };
+        assert!(padded(TOPOLOGY_BYTES_MAX).is_ok());
+        let over = padded(TOPOLOGY_BYTES_MAX + 1);
+        assert!(matches!(over, Err(LoadError::Read(input::Error::TooLarge { .. }))), "{over:?}");
     }
 
     #[test]

@@ -17,4 +17,4 @@ pub use digest::Digest;
 pub use envelope::{Envelope, EnvelopeError, KeyId, PublicKey, STATEMENT_TYPE, SigningKey};
 pub use keyring::{Keyring, KeyringEntry, KeyringError, Role};
 pub use ratio::{Ratio, RatioError, parse_percent_ppm};
-pub use time::{Millis, MillisError, Timestamp};
+pub use time::{DURATION_MAX, Millis, MillisError, Timestamp};

@@ -4,6 +4,9 @@ use crate::canon::{Canon, Error, Value};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
+/// LIMIT: a duration as somebody writes it, a hundred years: sums and small multiples of such are still numbers.
+pub const DURATION_MAX: Millis = Millis(36_525 * 86_400_000);
+
 /// A length of time in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Millis(pub u64);
@@ -39,7 +42,7 @@ impl Millis {
     /// Parses an exact duration such as `"250ms"`, `"0.5s"`, `"120s"`, `"2m"`, `"1h"` or `"35d"`.
     ///
     /// # Errors
-    /// A text without a unit, with a sign, or that is not a whole number of milliseconds.
+    /// A text without a unit, with a sign, that is not a whole number of milliseconds, or beyond [`DURATION_MAX`].
     pub fn parse(text: &str) -> Result<Millis, MillisError> {
         let fail = || MillisError(text.to_owned());
         let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
@@ -64,7 +67,7 @@ impl Millis {
             return Err(fail());
         }
         let whole_ms = whole.checked_mul(unit_ms).ok_or_else(fail)?;
-        whole_ms.checked_add(part_ms / scale).map(Millis).ok_or_else(fail)
+        whole_ms.checked_add(part_ms / scale).map(Millis).filter(|time| *time <= DURATION_MAX).ok_or_else(fail)
     }
 }
 
@@ -109,6 +112,10 @@ mod tests {
         }
         for text in ["", "5", "s", "-1s", "0.0001s", "1.s", ".5s", "1 s", "99999999999999999d", "NaNs"] {
             assert!(Millis::parse(text).is_err(), "{text}");
+        }
+        assert_eq!(Millis::parse("36525d"), Ok(DURATION_MAX));
+        for text in [format!("{}ms", DURATION_MAX.0 + 1), "36526d".to_owned(), format!("{}ms", u64::MAX)] {
+            assert!(Millis::parse(&text).is_err(), "{text}");
         }
     }
 }

@@ -47,7 +47,9 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  stanch executor --server http://127.0.0.1:8001 --data ./data")]
     Executor(ExecutorArgs),
     /// Start the services of a topology file, with the traffic proxy
-    #[command(after_help = "Example:\n  stanch supervise stanch.toml --data ./platform")]
+    #[command(
+        after_help = "Example:\n  stanch supervise stanch.toml --data ./platform\n\nA small stanch.toml:\n  [service.cart]\n  run = [\"./cart\", \"--listen\", \"{listen}\"]\n  probe = { http = \"/ready\" }\n  [service.shop]\n  run = [\"./shop\", \"--listen\", \"{listen}\", \"--cart\", \"http://{edge:cart}\"]"
+    )]
     Supervise(SuperviseArgs),
     /// The traffic proxy; the supervisor starts it
     #[command(hide = true)]

@@ -1,5 +1,6 @@
 //! How a command fails: a message, an exit code, and the command to try next.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A failed command.
@@ -22,6 +23,16 @@ impl Failure {
     /// Exit 2: the command was not usable as given.
     pub(crate) fn usage(message: impl Into<String>) -> Failure {
         Failure { exit: 2, message: message.into(), next: None }
+    }
+
+    /// Exit 2: what was given cannot be used; the error and its causes say what, where and why.
+    pub(crate) fn refused(error: impl Into<anyhow::Error>) -> Failure {
+        Failure::usage(format!("{:#}", error.into()))
+    }
+
+    /// Exit 2: a file cannot be used as it is; the message names it.
+    pub(crate) fn file(path: &Path, why: impl std::fmt::Display) -> Failure {
+        Failure::usage(format!("{}: {why}", path.display()))
     }
 
     /// The same failure with a next command.

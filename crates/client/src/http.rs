@@ -74,6 +74,8 @@ pub trait Exchange: Send + Sync + std::fmt::Debug {
 pub(crate) struct Http {
     way: Way,
     base: String,
+    answer_bytes_max: usize,
+    event_bytes_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -86,6 +88,9 @@ enum Way {
 pub(crate) struct Events {
     body: AnswerBody,
     buffer: BytesMut,
+    /// How far the buffer is known to hold no end of an event.
+    searched: usize,
+    bytes_max: usize,
     url: String,
 }
 
@@ -99,11 +104,15 @@ impl Http {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        Ok(Http { way: Way::Sockets(Box::new(Pool::builder(TokioExecutor::new()).build(connector))), base })
+        Ok(Http::by(Way::Sockets(Box::new(Pool::builder(TokioExecutor::new()).build(connector))), base))
     }
 
     pub(crate) fn through(exchange: Arc<dyn Exchange>) -> Http {
-        Http { way: Way::Through(exchange), base: "http://server".to_owned() }
+        Http::by(Way::Through(exchange), "http://server".to_owned())
+    }
+
+    fn by(way: Way, base: String) -> Http {
+        Http { way, base, answer_bytes_max: ANSWER_BYTES_MAX, event_bytes_max: EVENT_BYTES_MAX }
     }
 
     pub(crate) fn url(&self) -> &str {
@@ -115,7 +124,7 @@ impl Http {
         let exchange = async {
             let answer = self.send(method, path, "application/json", body).await?;
             let status = answer.status().as_u16();
-            let limited = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+            let limited = Limited::new(answer.into_body(), self.answer_bytes_max);
             let bytes = limited.collect().await.map_err(|e| self.unreachable(e.as_ref()))?.to_bytes();
             Ok((status, bytes))
         };
@@ -135,7 +144,8 @@ impl Http {
         if answer.status() != StatusCode::OK {
             return Err(Error::Refused { status: answer.status().as_u16(), message: format!("no stream at {path}") });
         }
-        Ok(Events { body: answer.into_body(), buffer: BytesMut::new(), url: self.base.clone() })
+        let (body, buffer) = (answer.into_body(), BytesMut::new());
+        Ok(Events { body, buffer, searched: 0, bytes_max: self.event_bytes_max, url: self.base.clone() })
     }
 
     async fn send(
@@ -184,7 +194,7 @@ impl Events {
             if let Some(data) = self.take_event() {
                 return Ok(Some(data));
             }
-            if self.buffer.len() > EVENT_BYTES_MAX {
+            if self.buffer.len() > self.bytes_max {
                 return Err(Error::Answer("an event is too long".to_owned()));
             }
             if self.body.is_end_stream() {
@@ -205,8 +215,14 @@ impl Events {
     /// Cuts one whole event out of the buffer; comments and empty events are passed over.
     fn take_event(&mut self) -> Option<Vec<u8>> {
         loop {
-            let end = self.buffer.windows(2).position(|pair| pair == b"\n\n")?;
-            let event = self.buffer.split_to(end + 2);
+            let fresh = self.buffer.get(self.searched..).unwrap_or_default();
+            let Some(end) = fresh.windows(2).position(|pair| pair == b"\n\n") else {
+                // The last byte may be the first half of an end.
+                self.searched = self.buffer.len().saturating_sub(1);
+                return None;
+            };
+            let event = self.buffer.split_to(self.searched + end + 2);
+            self.searched = 0;
             let data = event_data(&event);
             if !data.is_empty() {
                 return Some(data);
@@ -244,5 +260,47 @@ mod tests {
             assert!(matches!(Http::new(url), Err(Error::Address(_))), "{url}");
         }
         assert_eq!(Http::new("http://127.0.0.1:8001/").unwrap().url(), "http://127.0.0.1:8001");
+    }
+
+    /// A server that answers one connection with these bytes, whatever it is asked.
+    async fn answering(bytes: Vec<u8>) -> Http {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = Http::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 4_096];
+            let _ = stream.read(&mut asked).await;
+            // The client may hang up in the middle; that is what these tests are about.
+            let _ = stream.write_all(&bytes).await;
+            let _ = stream.read(&mut asked).await;
+        });
+        assert_eq!((http.answer_bytes_max, http.event_bytes_max), (ANSWER_BYTES_MAX, EVENT_BYTES_MAX));
+        http
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_up_to_its_limit() {
+        for (length, fits) in [(1_000, true), (1_001, false)] {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            let mut http = answering([head.as_bytes(), &vec![b'x'; length]].concat()).await;
+            http.answer_bytes_max = 1_000;
+            let answer = http.call(Method::GET, "/", Vec::new()).await;
+            assert_eq!(answer.is_ok_and(|(status, body)| status == 200 && body.len() == length), fits, "{length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_event_is_read_up_to_its_limit() {
+        let stream = |length: usize| {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+            format!("{head}: hello\n\ndata: {}\n\ndata: {}", "a".repeat(900), "b".repeat(length)).into_bytes()
+        };
+        let mut http = answering(stream(2_000)).await;
+        http.event_bytes_max = 1_000;
+        let mut events = http.events("/poll/g/w").await.unwrap();
+        assert_eq!(events.next().await.unwrap().map(|event| event.len()), Some(900));
+        let refused = events.next().await;
+        assert!(matches!(&refused, Err(Error::Answer(why)) if why == "an event is too long"), "{refused:?}");
     }
 }

@@ -59,6 +59,12 @@ pub enum Outcome {
 }
 
 impl Lease {
+    /// The right to work on a task that is held without heartbeats: it is never seen to be lost.
+    #[must_use]
+    pub fn unwatched(task: TaskRef) -> Lease {
+        Lease { task, lost: CancellationToken::new() }
+    }
+
     /// The task and the version at which it is held.
     #[must_use]
     pub fn task(&self) -> &TaskRef {
@@ -105,7 +111,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
+                () = tokio::time::sleep(backoff) => backoff = longer(backoff),
             }
         }
         while jobs.running.join_next().await.is_some() {}
@@ -202,6 +208,11 @@ impl Worker {
     }
 }
 
+/// The pause after the next failure.
+fn longer(backoff: Duration) -> Duration {
+    (backoff * 2).min(BACKOFF_MAX)
+}
+
 /// The jobs of a worker, so that an offer that comes twice is taken once.
 #[derive(Default)]
 struct Jobs {
@@ -220,5 +231,18 @@ impl Jobs {
             let (_, task) = self.ids.swap_remove(at);
             self.offered.remove(&task);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let pauses: Vec<Duration> =
+            std::iter::successors(Some(BACKOFF_MIN), |last| Some(longer(*last))).take(9).collect();
+        assert_eq!(pauses[1], 2 * BACKOFF_MIN);
+        assert_eq!(pauses[6..], [BACKOFF_MAX; 3]);
     }
 }

@@ -9,7 +9,7 @@ mod verify;
 pub use export::{ExportError, Input, export};
 pub use listing::records;
 pub use replay::{Difference, Judged, Judgment, Replay, Unsupported, Verdict, WhatIf, replay};
-pub use verify::{Trust, Verified, VerifyError, verify};
+pub use verify::{Trust, TrustError, Verified, VerifyError, verify};
 
 /// Largest bundle that is read.
 pub const BUNDLE_BYTES_MAX: usize = 256 << 20;

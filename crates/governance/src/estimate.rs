@@ -135,6 +135,8 @@ mod tests {
         assert_eq!(good.recomputed(), Some(good.value));
         let forged = Estimate { k: 3, ..good.clone() };
         assert_ne!(forged.recomputed(), Some(forged.value));
+        let most = |n: u64| Estimate::of("x", Rule::Share, 1, n).map(|share| share.value.ppm());
+        assert_eq!((most(CASES_MAX), most(CASES_MAX + 1)), (Some(1), None));
         let huge = Estimate { n: u64::MAX, ..good };
         assert_eq!(huge.recomputed(), None);
     }

@@ -17,7 +17,7 @@ pub use replay::{JournalError, Misfit};
 
 use crate::call::{Call, Fence, Key, Observation, Receipt, Reconciled, State, Undo, Versions};
 use crate::check::{Checked, CheckedStep};
-use crate::journal::{Cause, Outcome, Record};
+use crate::journal::{Cause, JOURNAL_RECORDS_MAX, Outcome, Record};
 use crate::plan::Predicate;
 use base::{Digest, Millis, Timestamp};
 use std::collections::VecDeque;
@@ -286,6 +286,9 @@ impl Kernel {
         let mut kernel = Kernel::idle(plan, armed, config, now);
         for (seq, record) in (0_u64..).zip(journal) {
             kernel.fold(record).map_err(|why| JournalError { seq, why })?;
+        }
+        if kernel.outcome.is_none() && kernel.folded >= JOURNAL_RECORDS_MAX {
+            return Err(JournalError { seq: JOURNAL_RECORDS_MAX, why: Misfit::End });
         }
         kernel.next_seq = journal.len() as u64;
         kernel.resumed_at = (!journal.is_empty()).then_some(now);

@@ -97,7 +97,7 @@ pub struct Span {
 /// Links kept of one span.
 pub const LINKS_MAX: usize = 8;
 /// Bytes kept of a service, operation, instance or peer name.
-pub const NAME_BYTES_MAX: usize = 256;
+pub const SPAN_NAME_BYTES_MAX: usize = 256;
 
 impl Span {
     /// End, saturating.
@@ -134,16 +134,23 @@ pub fn operation_name(name: &str) -> String {
     bounded_name(&segments.join("/"))
 }
 
-/// The name, or its beginning and a digest of the whole when it is longer than [`NAME_BYTES_MAX`].
+/// The name, or its beginning and a digest of the whole when it is longer than [`SPAN_NAME_BYTES_MAX`].
 #[must_use]
 pub fn bounded_name(name: &str) -> String {
-    if name.len() <= NAME_BYTES_MAX {
+    if name.len() <= SPAN_NAME_BYTES_MAX {
         return name.to_owned();
     }
-    let room = NAME_BYTES_MAX - 17;
+    let room = SPAN_NAME_BYTES_MAX - 17;
     let cut = (0..=room).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
     let digest = base::Digest::of(name.as_bytes()).to_string();
     format!("{}~{}", name.get(..cut).unwrap_or(""), digest.get(..16).unwrap_or(""))
+}
+
+/// The part of a span's name that is kept: all of it, or the operation of one that is longer than
+/// [`SPAN_NAME_BYTES_MAX`].
+#[must_use]
+pub fn kept_name(name: String) -> String {
+    if name.len() <= SPAN_NAME_BYTES_MAX { name } else { operation_name(&name) }
 }
 
 fn is_identifier(part: &str) -> bool {
@@ -177,7 +184,18 @@ mod tests {
     #[test]
     fn long_names_are_cut_and_stay_different() {
         let (a, b) = (format!("{}a", "é".repeat(300)), format!("{}b", "é".repeat(300)));
-        assert!(operation_name(&a).len() <= NAME_BYTES_MAX);
+        assert!(operation_name(&a).len() <= SPAN_NAME_BYTES_MAX);
         assert_ne!(operation_name(&a), operation_name(&b));
+        let (fits, over) = ("x".repeat(SPAN_NAME_BYTES_MAX), "x".repeat(SPAN_NAME_BYTES_MAX + 1));
+        assert_eq!((bounded_name(&fits), kept_name(fits.clone())), (fits.clone(), fits));
+        assert_eq!((bounded_name(&over).len(), kept_name(over).len()), (SPAN_NAME_BYTES_MAX, SPAN_NAME_BYTES_MAX));
+    }
+
+    #[test]
+    fn a_kept_name_has_the_operation_of_the_whole() {
+        for name in ["GET /cart/42?x=1".to_owned(), format!("GET /{}/42/items?x={}", "é".repeat(300), "y".repeat(300))]
+        {
+            assert_eq!(operation_name(&kept_name(name.clone())), operation_name(&name));
+        }
     }
 }

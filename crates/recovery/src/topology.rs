@@ -5,6 +5,17 @@ use base::{Millis, Ratio, parse_percent_ppm};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use std::collections::BTreeMap;
 
+/// LIMIT: replicas of one service.
+pub const REPLICAS_MAX: u32 = 1_000;
+/// LIMIT: attempts of one call.
+pub const RETRY_ATTEMPTS_MAX: u32 = 100;
+/// What an edge may be declared as.
+pub const EDGE_KINDS: [&str; 3] = ["sync", "async", "store"];
+/// How an edge may be declared.
+pub const EDGE_HARDNESSES: [&str; 2] = ["hard", "soft"];
+/// Where an observer may look.
+pub const OBSERVER_SOURCES: [&str; 3] = ["spans", "probe", "record"];
+
 /// A whole topology file. Services, edges and companion processes by name; edges are named `A->S`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -197,6 +208,9 @@ impl Topology {
             if min == 0 || start < min || max < start {
                 return fail("replicas", "needs 1 <= min <= start <= max".into());
             }
+            if max > REPLICAS_MAX {
+                return fail("replicas", format!("max is at most {REPLICAS_MAX}"));
+            }
         }
         for (name, edge) in &self.edge {
             let fail = |why: String| Err(TopologyError { at: format!("edge.\"{name}\""), why });
@@ -206,8 +220,24 @@ impl Topology {
             if caller.is_empty() || callee.is_empty() {
                 return fail("an edge is named \"caller->callee\"".into());
             }
-            if edge.retry.is_some_and(|retry| retry.attempts == 0) {
-                return fail("retry.attempts counts the first attempt: at least 1".into());
+            if edge.retry.is_some_and(|retry| !(1..=RETRY_ATTEMPTS_MAX).contains(&retry.attempts)) {
+                return fail(format!("retry.attempts counts the first attempt: 1 to {RETRY_ATTEMPTS_MAX}"));
+            }
+            for (key, word, known) in
+                [("kind", &edge.kind, &EDGE_KINDS[..]), ("hardness", &edge.hardness, &EDGE_HARDNESSES[..])]
+            {
+                if let Some(word) = word.as_deref().filter(|word| !known.contains(word)) {
+                    return fail(format!("{key} `{word}` is none of {}", known.join(", ")));
+                }
+            }
+        }
+        for (name, observer) in &self.observer {
+            let fail = |key: &str, why: String| Err(TopologyError { at: format!("observer.{name}.{key}"), why });
+            if !OBSERVER_SOURCES.contains(&observer.source.as_str()) {
+                return fail("source", format!("`{}` is none of {}", observer.source, OBSERVER_SOURCES.join(", ")));
+            }
+            if observer.source == "record" && observer.url.is_none() {
+                return fail("url", "a record is read somewhere: url = \"http://…\"".into());
             }
         }
         Ok(())
@@ -259,4 +289,31 @@ fn optional_ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<R
     let ppm = text.strip_suffix('%').and_then(parse_percent_ppm).and_then(|ppm| u32::try_from(ppm).ok());
     let ratio = ppm.and_then(Ratio::from_ppm);
     ratio.map(Some).ok_or_else(|| D::Error::custom(format!("`{text}` is not a share such as \"0.1%\"")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(json: &str) -> Option<String> {
+        serde_json::from_str::<Topology>(json).unwrap().validate().err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn counts_have_limits() {
+        let replicas = |max: u32| {
+            refused(&format!(r#"{{"service": {{"a": {{"replicas": {{"min": 1, "start": 1, "max": {max}}}}}}}}}"#))
+        };
+        assert_eq!(replicas(REPLICAS_MAX), None);
+        assert_eq!(replicas(REPLICAS_MAX + 1).as_deref(), Some("service.a.replicas: max is at most 1000"));
+        let attempts = |count: u32| {
+            let retry = format!(r#"{{"attempts": {count}, "base": "1ms", "cap": "1s"}}"#);
+            refused(&format!(r#"{{"edge": {{"a->b": {{"retry": {retry}}}}}}}"#))
+        };
+        assert_eq!(attempts(RETRY_ATTEMPTS_MAX), None);
+        for count in [0, RETRY_ATTEMPTS_MAX + 1, u32::MAX] {
+            let why = attempts(count).unwrap();
+            assert_eq!(why, "edge.\"a->b\": retry.attempts counts the first attempt: 1 to 100");
+        }
+    }
 }

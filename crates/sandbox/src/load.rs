@@ -105,7 +105,7 @@ pub(crate) async fn send(options: &LoadOptions, record: Arc<Record>) {
         due += random.gap(gap);
         sleep_until(due).await;
         number += 1;
-        if record.in_flight() >= IN_FLIGHT_MAX {
+        if is_full(&record) {
             record.begin(clock::now_ms()).end(Duration::ZERO, Outcome::Failed);
             continue;
         }
@@ -113,6 +113,11 @@ pub(crate) async fn send(options: &LoadOptions, record: Arc<Record>) {
         let body = serde_json::to_vec(&order).unwrap_or_default();
         tokio::spawn(one(http.clone(), options.gateway.clone(), body, due, record.clone()));
     }
+}
+
+/// Whether another request would be one too many on its way.
+fn is_full(record: &Record) -> bool {
+    record.in_flight() >= IN_FLIGHT_MAX
 }
 
 /// One root request. Its latency counts from when it was due: a late sender hides nothing.
@@ -175,5 +180,17 @@ mod tests {
         sending.abort();
         let sent: u64 = record.rows(0, clock::now_ms()).iter().map(|row| row.sent).sum();
         assert!(sent >= 100);
+    }
+
+    #[test]
+    fn requests_on_their_way_are_bounded() {
+        let dir = tempfile::tempdir().expect("dir");
+        let record = Arc::new(Record::open(&dir.path().join("load.jsonl")).expect("open"));
+        let mut begun: Vec<_> = (1..IN_FLIGHT_MAX).map(|_| record.begin(1_000)).collect();
+        assert!(!is_full(&record));
+        begun.push(record.begin(1_000));
+        assert!(is_full(&record));
+        begun.remove(0).end(Duration::ZERO, Outcome::Ok);
+        assert!(!is_full(&record), "one that ended makes room");
     }
 }

@@ -27,7 +27,7 @@ const VERSION: &str = "1";
 /// LIMIT: spans waiting for export; more are dropped.
 const QUEUE_MAX: usize = 8_192;
 /// LIMIT: spans in one export.
-const BATCH_MAX: usize = 512;
+const EXPORT_SPANS_MAX: usize = 512;
 /// LIMIT: how long one export may take.
 const EXPORT_MAX: Duration = Duration::from_secs(1);
 /// Attribute of an attempt that the proxy turned away: it reached nobody.
@@ -75,7 +75,7 @@ impl Telemetry {
             let config = BatchConfigBuilder::default()
                 .with_scheduled_delay(Duration::from_millis(crate::EXPORT_MS))
                 .with_max_queue_size(QUEUE_MAX)
-                .with_max_export_batch_size(BATCH_MAX)
+                .with_max_export_batch_size(EXPORT_SPANS_MAX)
                 .build();
             let processor = BatchSpanProcessor::builder(Truthful(exporter)).with_batch_config(config).build();
             builder = builder.with_span_processor(processor);
@@ -209,5 +209,62 @@ impl HttpClient for Sender {
             tokio::time::timeout(EXPORT_MAX, answer).await?
         });
         Box::pin(async move { exchange.await? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::extract::State;
+    use axum::routing::post;
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+    use prost::Message as _;
+    use std::sync::{Arc, Mutex};
+    use tokio::sync::watch;
+
+    /// An intake that answers nothing until it is told to, and counts the spans of each export that comes after.
+    #[derive(Clone)]
+    struct Intake {
+        open: watch::Receiver<bool>,
+        exports: Arc<Mutex<Vec<usize>>>,
+    }
+
+    async fn export(State(mut intake): State<Intake>, body: Bytes) {
+        let request = ExportTraceServiceRequest::decode(body).expect("an export");
+        let scopes = request.resource_spans.iter().flat_map(|found| &found.scope_spans);
+        let spans = scopes.map(|scope| scope.spans.len()).sum();
+        assert!(spans <= EXPORT_SPANS_MAX, "{spans} spans in one export");
+        if *intake.open.borrow() {
+            intake.exports.lock().expect("lock").push(spans);
+        } else {
+            intake.open.wait_for(|open| *open).await.expect("told");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_intake_that_hangs_costs_spans_and_no_more_memory_than_the_queue() {
+        let (tell, open) = watch::channel(false);
+        let intake = Intake { open, exports: Arc::default() };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let url = format!("http://{}", listener.local_addr().expect("address"));
+        let router = Router::new().route("/v1/traces", post(export)).with_state(intake.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let telemetry = Telemetry::start("shop", 0, Some(&url)).expect("start");
+        for _ in 0..QUEUE_MAX + 8 * EXPORT_SPANS_MAX {
+            end(&telemetry.server("work", &HeaderMap::new()), 200);
+        }
+        tell.send(true).expect("told");
+        let answered = || intake.exports.lock().expect("lock").clone();
+        // An export ends after EXPORT_MAX, answered or not, and the next one is tried: some are answered now.
+        let answering = async {
+            while answered().iter().sum::<usize>() < EXPORT_SPANS_MAX {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(60 * EXPORT_MAX, answering).await.expect("it goes on");
+        telemetry.stop().await;
+        let spans: usize = answered().iter().sum();
+        assert!(spans <= QUEUE_MAX + EXPORT_SPANS_MAX, "{spans}: the queue and the export on its way");
     }
 }

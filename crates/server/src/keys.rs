@@ -1,5 +1,6 @@
 //! The data directory's keys and first policy. Made once; private files are readable by their owner alone.
 
+use actuators::input;
 use base::{Keyring, Role, SigningKey};
 use governance::keys::{self, KeySet};
 use governance::policy::{Policy, PolicyFile};
@@ -12,6 +13,8 @@ use store::{Cause, Obstacle};
 
 /// Name of the file in a data directory with the keys that its evidence is verified with.
 pub const TRUST_FILE: &str = "trust.keys";
+/// LIMIT: bytes of a policy file.
+pub const POLICY_BYTES_MAX: u64 = 1 << 20;
 /// The keyring's envelope in the data directory.
 const KEYRING_FILE: &str = "keyring.json";
 /// The folder of the private keys in it.
@@ -52,7 +55,7 @@ pub enum InitError {
         obstacle: Obstacle,
     },
     /// A file that cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("cannot use {}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -61,8 +64,23 @@ pub enum InitError {
         source: std::io::Error,
     },
     /// A key file that is not one.
-    #[error("{} is not a private key; restore it from a backup or start with a new data directory", .0.display())]
+    #[error("{} is not a key file of this program; restore it from a backup or start with a new data directory", .0.display())]
     Key(PathBuf),
+    /// A policy file that cannot be read, or is no text.
+    #[error(transparent)]
+    Text(#[from] input::Error),
+    /// A policy file that is not TOML, or has a key or value that has no place in it.
+    #[error("{}:{line}:{column}: {why}", path.display())]
+    PolicySyntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// Column, from 1.
+        column: usize,
+        /// What is wrong there.
+        why: String,
+    },
     /// A policy file that does not load.
     #[error("{}: {why}", path.display())]
     Policy {
@@ -200,9 +218,12 @@ pub fn load_human(data: &Path) -> Result<Signer, InitError> {
 /// # Errors
 /// A file that is missing, does not parse, or does not load; with its place.
 pub fn load_policy(path: &Path) -> Result<(Policy, String), InitError> {
-    let text = std::fs::read_to_string(path).map_err(|source| InitError::File { path: path.to_owned(), source })?;
+    let text = input::text(path, POLICY_BYTES_MAX)?;
     let fail = |why: String| InitError::Policy { path: path.to_owned(), why };
-    let file: PolicyFile = toml::from_str(&text).map_err(|error| fail(error.to_string()))?;
+    let file: PolicyFile = toml::from_str(&text).map_err(|error| {
+        let (line, column) = input::position(&text, error.span().map_or(0, |span| span.start));
+        InitError::PolicySyntax { path: path.to_owned(), line, column, why: error.message().to_owned() }
+    })?;
     let policy = file.load().map_err(|error| fail(error.to_string()))?;
     Ok((policy, text))
 }

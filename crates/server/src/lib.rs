@@ -12,6 +12,7 @@ mod evidence;
 #[cfg(test)]
 mod fixture;
 mod groups;
+pub mod gzip;
 pub mod holds;
 pub mod incidents;
 pub mod keys;
@@ -22,6 +23,6 @@ pub mod remediation;
 pub mod serve;
 mod telemetry;
 
-pub use actuators::{control, process, proxy, supervisor, topology};
+pub use actuators::{control, input, process, proxy, supervisor, topology};
 pub use app::App;
 pub use evidence::{altered as altered_records, record_policy};

@@ -46,7 +46,7 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Configuration.
-    #[error("{0}")]
+    #[error(transparent)]
     Config(#[from] ::config::ConfigError),
     /// Keys or policy.
     #[error(transparent)]
@@ -64,7 +64,7 @@ pub enum ServeError {
     #[error(transparent)]
     Evidence(#[from] evidence::EvidenceError),
     /// The address cannot be bound.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: String,
@@ -87,8 +87,8 @@ pub async fn serve(
     stop: CancellationToken,
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), ServeError> {
+    let settings = check_files(data, flags)?;
     keys::init(data)?;
-    let (settings, _) = config::load(data, flags)?;
     let app = open(data, settings, Env::real())?;
     let address = format!("{}:{}", app.settings.server.bind, app.settings.server.port);
     let listen = |source| ServeError::Listen { address: address.clone(), source };
@@ -110,6 +110,20 @@ pub async fn serve(
     background.await;
     let _ = std::fs::remove_file(data.join(SERVER_FILE));
     outcome
+}
+
+/// Reads everything that people wrote, before anything is made or changed.
+fn check_files(data: &Path, flags: &Flags) -> Result<Settings, ServeError> {
+    let (settings, _) = config::load(data, flags)?;
+    let policy = policy_path(data, &settings);
+    // Without one, and without being told of one, a first policy is about to be written.
+    if policy.exists() || !settings.platform.policy.is_empty() {
+        keys::load_policy(&policy)?;
+    }
+    if !settings.platform.topology.is_empty() {
+        actuators::topology::load(Path::new(&settings.platform.topology))?;
+    }
+    Ok(settings)
 }
 
 /// Everything one server is made of, over an initialized data directory.
@@ -296,3 +310,6 @@ async fn after(stop: CancellationToken, time: Duration) {
     stop.cancelled().await;
     tokio::time::sleep(time).await;
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,10 +13,10 @@ use recovery::import::{self, ImportError, Options};
 use recovery::span::Span;
 use recovery::topology::Topology;
 use std::collections::VecDeque;
-use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::engine::Env;
+use crate::gzip::{self, GzipError};
 
 /// LIMIT: bytes of one export request, before and after decompression.
 const BATCH_BYTES_MAX: usize = 16 << 20;
@@ -37,6 +37,7 @@ struct Inner {
     join: Millis,
     rotated_at: Timestamp,
     kept: VecDeque<Span>,
+    kept_max: usize,
     dropped: u64,
 }
 
@@ -54,7 +55,8 @@ impl Telemetry {
         let mut graph = Graph::new(config);
         graph.declare(topology).map_err(|error| DeclareError(error.to_string()))?;
         let rotated_at = env.now();
-        let inner = Inner { graph, join: config.join, rotated_at, kept: VecDeque::new(), dropped: 0 };
+        let kept = VecDeque::new();
+        let inner = Inner { graph, join: config.join, rotated_at, kept, kept_max: SPANS_KEPT_MAX, dropped: 0 };
         Ok(Telemetry { env, inner: Arc::new(Mutex::new(inner)) })
     }
 
@@ -109,7 +111,7 @@ impl Inner {
 
     fn forget(&mut self, now: Timestamp) {
         let oldest = u64::try_from(now.minus(KEPT_FOR).0).unwrap_or(0).saturating_mul(1_000);
-        while self.kept.len() > SPANS_KEPT_MAX || self.kept.front().is_some_and(|span| span.start_us < oldest) {
+        while self.kept.len() > self.kept_max || self.kept.front().is_some_and(|span| span.start_us < oldest) {
             self.kept.pop_front();
         }
     }
@@ -174,13 +176,10 @@ fn partial_success(refused: u64) -> Vec<u8> {
 fn inflate(encoding: &str, body: &[u8]) -> Result<Vec<u8>, StatusCode> {
     match encoding {
         "" | "identity" => Ok(body.to_vec()),
-        "gzip" => {
-            let mut out = Vec::new();
-            let limit = BATCH_BYTES_MAX as u64 + 1;
-            let read = flate2::read::GzDecoder::new(body).take(limit).read_to_end(&mut out);
-            read.map_err(|_| StatusCode::BAD_REQUEST)?;
-            if out.len() > BATCH_BYTES_MAX { Err(StatusCode::PAYLOAD_TOO_LARGE) } else { Ok(out) }
-        }
+        "gzip" => gzip::unpack(body, BATCH_BYTES_MAX as u64).map_err(|error| match error {
+            GzipError::Damaged(_) => StatusCode::BAD_REQUEST,
+            GzipError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        }),
         _ => Err(StatusCode::UNSUPPORTED_MEDIA_TYPE),
     }
 }

@@ -21,7 +21,7 @@ pub async fn request(
     body: Vec<u8>,
     timeout: Duration,
 ) -> Result<(u16, Vec<u8>), ControlError> {
-    let exchange = exchange(address, method, path, body);
+    let exchange = exchange(address, method, path, body, ANSWER_BYTES_MAX);
     tokio::time::timeout(timeout, exchange).await.map_err(|_| ControlError::TimedOut("the HTTP peer"))?
 }
 
@@ -30,6 +30,7 @@ async fn exchange(
     method: hyper::Method,
     path: &str,
     body: Vec<u8>,
+    bytes_max: usize,
 ) -> Result<(u16, Vec<u8>), ControlError> {
     let unavailable = |source| ControlError::Unavailable { whom: "the HTTP peer", source };
     let garbled = |error: &dyn std::fmt::Display| ControlError::Garbled(error.to_string());
@@ -47,7 +48,7 @@ async fn exchange(
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| garbled(&error))?;
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = Limited::new(response.into_body(), bytes_max).collect().await;
         Ok((status, body.map_err(|error| garbled(&error))?.to_bytes().to_vec()))
     };
     // The connection makes progress only while it is polled; both end with the caller's future.
@@ -58,4 +59,34 @@ async fn exchange(
         _ = &mut connection => {}
     }
     answer.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// The public entrance reads [`ANSWER_BYTES_MAX`]; the same code is tripped here with a smaller limit.
+    #[tokio::test]
+    async fn an_answer_is_read_up_to_its_limit() {
+        for (length, fits) in [(1_000, true), (1_001, false)] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let answering = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut asked = [0; 4_096];
+                let _ = stream.read(&mut asked).await;
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                let _ = stream.write_all(&[head.as_bytes(), &vec![b'x'; length]].concat()).await;
+                let _ = stream.read(&mut asked).await;
+            });
+            let answer = exchange(&address, hyper::Method::GET, "/", Vec::new(), 1_000).await;
+            match answer {
+                Ok((200, body)) => assert!(fits && body.len() == length, "{length}"),
+                Err(ControlError::Garbled(_)) => assert!(!fits, "{length}"),
+                other => panic!("{length}: {other:?}"),
+            }
+            answering.await.unwrap();
+        }
+    }
 }

@@ -26,11 +26,11 @@ use tokio::sync::{Mutex, Notify};
 use tokio::task::JoinSet;
 
 /// LIMIT: bytes of a request's body.
-const BODY_BYTES_MAX: usize = 1 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
 /// How often a target that was not ready for its traffic is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Time for a readiness answer where the topology file names no probe.
-const PROBE_MAX: Duration = Duration::from_millis(100);
+pub(super) const PROBE_MAX: Duration = Duration::from_millis(100);
 /// Seconds over which the offered rate is taken.
 const OFFERED_OVER: i64 = 10;
 
@@ -297,7 +297,7 @@ fn offered_mrps(counters: &control::Counters, field: &str) -> i64 {
     i64::try_from(calls).unwrap_or(i64::MAX).saturating_mul(1_000) / OFFERED_OVER
 }
 
-async fn is_ready(address: &str, probe: Option<&Probe>) -> bool {
+pub(super) async fn is_ready(address: &str, probe: Option<&Probe>) -> bool {
     let timeout = probe.map_or(PROBE_MAX, |probe| clock::duration(probe.timeout));
     match probe.and_then(|probe| probe.http.as_deref()) {
         Some(path) => {

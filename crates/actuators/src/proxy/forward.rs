@@ -26,13 +26,24 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 /// LIMIT: how long an instance may take to begin its answer.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// LIMIT: how long opening a connection may take.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// LIMIT: idle connections kept per instance.
-const IDLE_MAX: usize = 256;
+pub(super) const IDLE_MAX: usize = 256;
 /// A half-open breaker lets one in so many pass.
 const TRICKLE: u64 = 10;
+
+/// What bounds the calls of a proxy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Time until the head of an answer.
+    pub(super) answer: Duration,
+    /// Time to open a connection.
+    pub(super) connect: Duration,
+    /// Idle connections kept per instance.
+    pub(super) idle: usize,
+}
 
 /// What all edges share.
 pub(super) struct Shared {
@@ -41,6 +52,7 @@ pub(super) struct Shared {
     live: Mutex<Live>,
     tallies: Mutex<Tallies>,
     client: Client<HttpConnector, Incoming>,
+    answer_max: Duration,
     started: Instant,
 }
 
@@ -106,17 +118,24 @@ pub(super) async fn serve(listener: TcpListener, edge: EdgeName, shared: Arc<Sha
     .await;
 }
 
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { answer: ANSWER_MAX, connect: CONNECT_MAX, idle: IDLE_MAX }
+    }
+}
+
 impl Shared {
-    pub(super) fn new(known: Known) -> Shared {
+    pub(super) fn new(known: Known, limits: Limits) -> Shared {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_MAX));
+        connector.set_connect_timeout(Some(limits.connect));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(IDLE_MAX)
+            .pool_max_idle_per_host(limits.idle)
             .build(connector);
-        Shared { known, live: Mutex::default(), tallies: Mutex::default(), client, started: Instant::now() }
+        let (live, tallies) = (Mutex::default(), Mutex::default());
+        Shared { known, live, tallies, client, answer_max: limits.answer, started: Instant::now() }
     }
 
     /// Puts what the book says into force.
@@ -247,7 +266,7 @@ async fn handle(request: Request<Incoming>, edge: &EdgeName, shared: Arc<Shared>
         Ok(forwarded) => forwarded,
         Err(_) => return own(StatusCode::BAD_REQUEST, "broken", End::Failed, call),
     };
-    match tokio::time::timeout(ANSWER_MAX, shared.client.request(forwarded)).await {
+    match tokio::time::timeout(shared.answer_max, shared.client.request(forwarded)).await {
         Ok(Ok(response)) => {
             let shed = response.headers().contains_key(SHED_HEADER);
             call.end = if shed || !response.status().is_server_error() { End::Ok } else { End::Failed };

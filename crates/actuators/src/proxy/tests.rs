@@ -54,8 +54,12 @@ async fn till(name: &'static str, tills: &mut JoinSet<()>) -> String {
 }
 
 async fn rig() -> Rig {
+    rig_within(forward::Limits::default()).await
+}
+
+async fn rig_within(limits: forward::Limits) -> Rig {
     let dir = tempfile::tempdir().expect("dir");
-    let running = Some(start(options(dir.path())).await.expect("start"));
+    let running = Some(start_within(options(dir.path()), limits).await.expect("start"));
     let proxy = Proxy::new(dir.path());
     Rig { dir, running, proxy, tills: JoinSet::new(), client: Client::builder(TokioExecutor::new()).build_http() }
 }
@@ -289,4 +293,93 @@ async fn nonsense_is_answered_and_a_damaged_file_refused() {
     assert_eq!(ask(Method::PUT, "/targets", br#"{"nobody":[]}"#).await, 422);
     std::fs::write(rig.dir.path().join("proxy-settings.json"), b"half a bo").expect("write");
     assert!(matches!(start(options(rig.dir.path())).await, Err(Error::Damaged { .. })));
+}
+
+/// An address whose owner accepts nothing and whose queue is full: a connection to it is neither made nor refused.
+async fn unreachable() -> (tokio::net::TcpListener, Vec<tokio::net::TcpStream>, String) {
+    let socket = tokio::net::TcpSocket::new_v4().expect("socket");
+    socket.bind("127.0.0.1:0".parse().expect("address")).expect("bind");
+    let listener = socket.listen(1).expect("listen");
+    let address = listener.local_addr().expect("address");
+    let mut held = Vec::new();
+    while let Ok(opened) =
+        tokio::time::timeout(Duration::from_millis(200), tokio::net::TcpStream::connect(address)).await
+    {
+        held.push(opened.expect("a connection"));
+        assert!(held.len() < 100, "the queue of {address} is never full");
+    }
+    (listener, held, address.to_string())
+}
+
+#[tokio::test]
+async fn connecting_and_answering_take_so_long_and_no_longer() {
+    let default =
+        forward::Limits { answer: forward::ANSWER_MAX, connect: forward::CONNECT_MAX, idle: forward::IDLE_MAX };
+    assert_eq!(forward::Limits::default(), default);
+    let short = Duration::from_millis(50);
+    let mut rig = rig_within(forward::Limits { answer: short, ..default }).await;
+    let slow = till("slow", &mut rig.tills).await;
+    rig.register(&[&slow]).await;
+    let (status, headers, _) = rig.get("/hang").await;
+    assert_eq!((status, headers[PROXY_HEADER].as_str()), (504, "timeout"));
+    let rig = rig_within(forward::Limits { connect: short, ..default }).await;
+    let (_listener, _held, address) = unreachable().await;
+    rig.register(&[&address]).await;
+    let (status, headers, _) = rig.get("/").await;
+    assert_eq!((status, headers[PROXY_HEADER].as_str()), (502, "refused"));
+    // Where no probe says how to ask, a connection within PROBE_MAX does.
+    assert!(api::PROBE_MAX < forward::CONNECT_MAX && !api::is_ready(&address, None).await);
+    assert!(api::is_ready(&slow, None).await);
+}
+
+#[tokio::test]
+async fn idle_connections_are_kept_up_to_their_limit() {
+    let limits = forward::Limits { idle: 2, ..forward::Limits::default() };
+    let mut rig = rig_within(limits).await;
+    let together = Arc::new(tokio::sync::Barrier::new(6));
+    let open = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+    let address = listener.local_addr().expect("address").to_string();
+    let (barrier, counted) = (together.clone(), open.clone());
+    rig.tills.spawn(async move {
+        use std::sync::atomic::Ordering::SeqCst;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("accept");
+            let (together, open) = (barrier.clone(), counted.clone());
+            tokio::spawn(async move {
+                open.fetch_add(1, SeqCst);
+                let mut asked = [0; 4_096];
+                while stream.read(&mut asked).await.is_ok_and(|length| length > 0) {
+                    together.wait().await;
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+                }
+                open.fetch_sub(1, SeqCst);
+            });
+        }
+    });
+    rig.register(&[&address]).await;
+    // Five calls at once need five connections; the test is the sixth that the answers wait for.
+    let calls = async { tokio::join!(rig.get("/"), rig.get("/"), rig.get("/"), rig.get("/"), rig.get("/")) };
+    let (answers, _) = tokio::join!(calls, together.wait());
+    assert!([answers.0, answers.1, answers.2, answers.3, answers.4].iter().all(|(status, ..)| *status == 200));
+    let closed = async {
+        while open.load(std::sync::atomic::Ordering::SeqCst) > limits.idle {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), closed).await.expect("the others are closed");
+    assert_eq!(open.load(std::sync::atomic::Ordering::SeqCst), limits.idle, "and these are kept");
+}
+
+#[tokio::test]
+async fn a_control_request_is_read_up_to_its_limit() {
+    let rig = rig().await;
+    let control = rig.running.as_ref().expect("running").addresses().control.clone();
+    for (length, status) in [(api::BODY_BYTES_MAX, 200), (api::BODY_BYTES_MAX + 1, 400)] {
+        let mut body = serde_json::to_vec(&change(&format!("p/{status}"), &[("weight/till@0", 50)])).expect("json");
+        body.resize(length, b' ');
+        let asked = http_request(&control, Method::PUT, "/settings", body, Duration::from_secs(60)).await;
+        assert_eq!(asked.map(|(status, _)| status).ok(), Some(status), "{length}");
+    }
 }

@@ -6,7 +6,7 @@ use crate::control::{self, Answer, Request};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 /// LIMIT: bytes of one request.
@@ -43,17 +43,37 @@ async fn converse(shared: Arc<Shared>, stream: UnixStream) {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
-        let mut line = String::new();
-        match (&mut read).take(REQUEST_BYTES_MAX).read_line(&mut line).await {
-            Ok(length) if length > 0 => {}
-            _ => return,
-        }
-        let answer = answer(&shared, &line).await;
+        let (answer, ends) = match next_line(&mut read).await {
+            Ok(Some(line)) => (answer(&shared, &line).await, false),
+            Ok(None) => return,
+            // Where the next request would begin is not known.
+            Err(why) => (Answer::Refused(format!("not a request: {why}")), true),
+        };
         let mut text = serde_json::to_vec(&answer).unwrap_or_default();
         text.push(b'\n');
-        if write.write_all(&text).await.is_err() {
+        if write.write_all(&text).await.is_err() || ends {
             return;
         }
+    }
+}
+
+/// What is no line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum NoLine {
+    #[error("longer than {REQUEST_BYTES_MAX} bytes")]
+    TooLong,
+    #[error("not text")]
+    NotText,
+}
+
+/// The next line; `None` at the end.
+async fn next_line(read: &mut (impl AsyncBufRead + Unpin)) -> Result<Option<String>, NoLine> {
+    let mut line = Vec::new();
+    let length = read.take(REQUEST_BYTES_MAX + 1).read_until(b'\n', &mut line).await;
+    match length {
+        Ok(0) | Err(_) => Ok(None),
+        Ok(length) if length as u64 > REQUEST_BYTES_MAX => Err(NoLine::TooLong),
+        Ok(_) => String::from_utf8(line).map(Some).map_err(|_| NoLine::NotText),
     }
 }
 
@@ -69,6 +89,31 @@ async fn answer(shared: &Arc<Shared>, line: &str) -> Answer {
             // A task of its own: once begun, an operation ends whether or not anybody still listens.
             let operation = tokio::spawn(operate::operate(Arc::clone(shared), request));
             operation.await.unwrap_or_else(|error| Answer::Failed(error.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_is_one_line_up_to_its_limit() {
+        let length = usize::try_from(REQUEST_BYTES_MAX).unwrap();
+        let line = |bytes: usize| [vec![b'x'; bytes - 1], b"\n".to_vec()].concat();
+        let mut fits = [line(length), line(3)].concat();
+        fits.extend(b"cut");
+        let mut read = fits.as_slice();
+        assert_eq!(next_line(&mut read).await.unwrap().map(|line| line.len()), Some(length));
+        assert_eq!(next_line(&mut read).await, Ok(Some("xx\n".into())));
+        assert_eq!(next_line(&mut read).await, Ok(Some("cut".into())));
+        assert_eq!(next_line(&mut read).await, Ok(None));
+        for (bad, why) in [
+            (line(length + 1), NoLine::TooLong),
+            (vec![b'x'; 10 * length], NoLine::TooLong),
+            (b"\xff\n".to_vec(), NoLine::NotText),
+        ] {
+            assert_eq!(next_line(&mut bad.as_slice()).await, Err(why));
         }
     }
 }

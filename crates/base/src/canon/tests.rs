@@ -46,8 +46,10 @@ fn every_other_encoding_is_refused() {
     ] {
         assert_eq!(parse_object("k", &[&head[..], body].concat()), Err(error));
     }
-    let deep = [&head[..], &[7, 0, 0, 0, 1].repeat(20), &[3]].concat();
-    assert_eq!(parse_object("k", &deep), Err(Error::Depth));
+    let nested = |depth: u32| [&head[..], &[7, 0, 0, 0, 1].repeat(depth as usize), &[3]].concat();
+    assert!(parse_object("k", &nested(DEPTH_MAX)).is_ok_and(|value| object("k", &value) == nested(DEPTH_MAX)));
+    assert_eq!(parse_object("k", &nested(DEPTH_MAX + 1)), Err(Error::Depth));
+    assert_eq!(parse_object("k", &nested(100_000)), Err(Error::Depth));
 }
 
 #[test]

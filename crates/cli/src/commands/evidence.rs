@@ -1,9 +1,12 @@
 //! `stanch evidence`: bundles, offline.
 
-use super::follow;
+use super::{follow, read_file};
 use crate::failure::Failure;
-use governance::bundle::{Trust, VerifyError, verify as verify_bundle};
+use governance::bundle::{BUNDLE_BYTES_MAX, Trust, VerifyError, verify as verify_bundle};
 use std::path::{Path, PathBuf};
+
+/// LIMIT: bytes of a file of pinned keys.
+const TRUST_BYTES_MAX: u64 = 1 << 20;
 
 /// Exit 0 when sound, 50 when not.
 pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8, Failure> {
@@ -43,29 +46,27 @@ pub(crate) fn verify(file: &Path, trust: Option<&Path>, json: bool) -> Result<u8
                     serde_json::json!({ "verified": false, "code": error.code.to_string(), "member": error.member, "why": error.why })
                 );
             }
-            Err(unverified(&error))
+            Err(unverified(file, &error))
         }
     }
 }
 
 /// Exit 50: a bundle that nobody should rely on.
-pub(super) fn unverified(error: &VerifyError) -> Failure {
+pub(super) fn unverified(file: &Path, error: &VerifyError) -> Failure {
     Failure {
         exit: 50,
-        message: format!("NOT VERIFIED {error}"),
-        next: Some("ask for the file again from who sealed it; do not rely on this copy".into()),
+        message: format!("NOT VERIFIED {}: {error}", file.display()),
+        next: Some("stanch evidence export INCIDENT --out NEW, from who sealed it; do not rely on this copy".into()),
     }
 }
 
 /// The keys that a bundle has to be signed with, if a file of them is given.
 pub(super) fn pinned(trust: Option<&Path>) -> Result<Option<Trust>, Failure> {
     let Some(path) = trust else { return Ok(None) };
-    let text = std::fs::read_to_string(path).map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-    let keys = Trust::parse(&text).ok_or_else(|| {
-        Failure::usage(format!("{} is not a list of verifier keys", path.display()))
-            .next("use the trust.keys file that `stanch init` wrote")
-    })?;
-    Ok(Some(keys))
+    let next = "--trust trust.keys, with the file that `stanch init` wrote";
+    let bytes = read_file(path, TRUST_BYTES_MAX).map_err(|failure| failure.next(next))?;
+    let text = String::from_utf8_lossy(&bytes);
+    Trust::parse(&text).map(Some).map_err(|error| Failure::file(path, error).next(next))
 }
 
 /// Saves an incident's bundle.
@@ -81,7 +82,11 @@ pub(crate) async fn export(incident: &str, server: &str, out: Option<PathBuf>) -
 pub(crate) fn show(file: &Path, json: bool) -> Result<u8, Failure> {
     let bytes = read(file)?;
     let records = governance::bundle::records(&bytes);
-    let records = records.map_err(|error| Failure { exit: 50, message: error.to_string(), next: None })?;
+    let records = records.map_err(|error| Failure {
+        exit: 50,
+        message: format!("{}: {error}", file.display()),
+        next: Some("stanch evidence export INCIDENT, which saves an incident's bundle".into()),
+    })?;
     for (index, record) in &records {
         let shown = record.render();
         if json {
@@ -94,8 +99,8 @@ pub(crate) fn show(file: &Path, json: bool) -> Result<u8, Failure> {
 }
 
 pub(super) fn read(file: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(file)
-        .map_err(|error| Failure::usage(format!("{}: {error}", file.display())).next("stanch evidence export INCIDENT"))
+    read_file(file, BUNDLE_BYTES_MAX as u64)
+        .map_err(|failure| failure.next("stanch evidence export INCIDENT, which saves an incident's bundle"))
 }
 
 #[cfg(test)]

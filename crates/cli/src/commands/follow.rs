@@ -51,7 +51,16 @@ pub(crate) async fn open(server: &str, ask: &Ask) -> Result<String, Failure> {
 }
 
 /// Follows an incident to its end; hands every new line to `each`.
-pub(crate) async fn follow(server: &str, incident: &str, mut each: impl FnMut(&str)) -> Result<View, Failure> {
+pub(crate) async fn follow(server: &str, incident: &str, each: impl FnMut(&str)) -> Result<View, Failure> {
+    follow_every(EVERY, server, incident, each).await
+}
+
+async fn follow_every(
+    every: Duration,
+    server: &str,
+    incident: &str,
+    mut each: impl FnMut(&str),
+) -> Result<View, Failure> {
     let client = connect(server)?;
     let (mut shown, mut missed) = (0, 0);
     loop {
@@ -82,7 +91,7 @@ pub(crate) async fn follow(server: &str, incident: &str, mut each: impl FnMut(&s
                 "stanch recover --resume {incident} --server {server}, once it is back: the incident goes on by itself"
             )));
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(every).await;
     }
 }
 
@@ -91,4 +100,39 @@ pub(crate) async fn bundle(server: &str, incident: &str) -> Result<Vec<u8>, Fail
     let answer = connect(server)?.get_bytes(&format!("/incidents/{incident}/bundle")).await;
     let (status, bytes) = answer.map_err(|error| Failure::internal(format!("no server at {server}: {error}")))?;
     if status == 200 { Ok(bytes) } else { Err(Failure::usage(String::from_utf8_lossy(&bytes).into_owned())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_is_asked_so_often_and_no_more() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let view = View { lines: vec!["seen".to_owned()], ..View::default() };
+        let view = serde_json::to_string(&view).unwrap();
+        let asked = tokio::spawn(async move {
+            let mut asked = 0_u32;
+            // One answer that is none in the middle; one that is counts from the beginning.
+            while let Ok((mut stream, _)) = listener.accept().await {
+                asked += 1;
+                let mut request = [0; 4_096];
+                let _ = stream.read(&mut request).await;
+                let answer = if asked == 10 { view.as_str() } else { "not JSON" };
+                let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", answer.len());
+                let _ = stream.write_all(format!("{head}{answer}").as_bytes()).await;
+                if asked == 10 + MISSED_MAX + 1 {
+                    break;
+                }
+            }
+            asked
+        });
+        let mut lines = Vec::new();
+        let gone = follow_every(Duration::ZERO, &url, "abc", |line| lines.push(line.to_owned())).await.unwrap_err();
+        assert!(gone.exit == 1 && gone.message.contains("does not answer any more"), "{gone:?}");
+        assert!(gone.next.unwrap().starts_with("stanch recover --resume abc"));
+        assert_eq!((asked.await.unwrap(), lines.as_slice()), (10 + MISSED_MAX + 1, ["seen".to_owned()].as_slice()));
+    }
 }

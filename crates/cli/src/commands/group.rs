@@ -3,6 +3,7 @@
 mod text;
 
 use super::follow::connect;
+use super::{TOPOLOGY, read_file, topology};
 use crate::args::{GroupArgs, TraceFormat};
 use crate::failure::Failure;
 use base::Millis;
@@ -10,12 +11,15 @@ use recovery::graph::{Config, Snapshot, replay};
 use recovery::groups::{Explanation, GroupError, GroupPolicy, group, survey};
 use recovery::import::{self, Format, Options, Report};
 use serde_json::Value;
-use std::io::Read as _;
 use std::path::Path;
 use text::Answer;
 
 /// LIMIT: bytes of a trace file, unpacked.
 const TRACES_BYTES_MAX: u64 = 2 << 30;
+/// LIMIT: bytes of the dictionary beside a table.
+const DICTIONARY_BYTES_MAX: u64 = 64 << 20;
+/// What to look at when a trace file cannot be read.
+const FORMATS: &str = "stanch group --help, which names the formats";
 /// LIMIT: services named when the one that was asked for is unknown.
 const NAMED_MAX: usize = 40;
 
@@ -152,43 +156,39 @@ impl Found {
 }
 
 fn read(args: &GroupArgs, traces: &Path) -> Result<Found, Failure> {
-    let bytes = inflated(traces)?;
+    let bytes = inflated(traces, TRACES_BYTES_MAX)?;
     check_format(args.format, &bytes, traces)?;
     let dictionary =
         if import::detect(&bytes) == Some(Format::NezhaCompact) { Some(dictionary(traces)?) } else { None };
     let options = Options { authenticated: true, dictionary: dictionary.as_deref() };
     let read = import::spans(&bytes, &options);
-    let (spans, report) = read.map_err(|error| Failure::usage(format!("{}: {error}", traces.display())))?;
+    let (spans, report) = read.map_err(|error| Failure::file(traces, error).next(FORMATS))?;
     if spans.is_empty() {
         let dropped =
             report.dropped.iter().map(|(reason, count)| format!(", {count} dropped as {reason}")).collect::<String>();
-        return Err(Failure::usage(format!("{}: no spans in it{dropped}", traces.display())));
+        return Err(Failure::file(traces, format!("no spans in it{dropped}")).next(FORMATS));
     }
     let topology = match &args.declared {
-        Some(file) => Some(server::topology::load(file).map_err(|error| Failure::usage(error.to_string()))?),
+        Some(file) => Some(topology(file)?),
         None => None,
     };
-    let (graph, now) = replay(&Config::default(), topology.as_ref(), &spans).map_err(|error| {
-        Failure::usage(format!("{}: {error}", args.declared.as_deref().unwrap_or(traces).display()))
-    })?;
+    let (graph, now) = replay(&Config::default(), topology.as_ref(), &spans)
+        .map_err(|error| Failure::file(args.declared.as_deref().unwrap_or(traces), error).next(TOPOLOGY))?;
     let first = spans.iter().map(recovery::span::Span::end_us).min().unwrap_or(0);
     let last = spans.iter().map(recovery::span::Span::end_us).max().unwrap_or(0);
     Ok(Found { snapshot: graph.snapshot(now), report, covered: Millis((last - first) / 1_000) })
 }
 
-fn inflated(path: &Path) -> Result<Vec<u8>, Failure> {
-    let fail = |why: String| Failure::usage(format!("{}: {why}", path.display()));
-    let raw = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
+fn inflated(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+    let raw = read_file(path, bytes_max).map_err(|failure| failure.next(FORMATS))?;
     if !raw.starts_with(&[0x1f, 0x8b]) {
         return Ok(raw);
     }
-    let mut out = Vec::new();
-    let mut limited = flate2::read::MultiGzDecoder::new(raw.as_slice()).take(TRACES_BYTES_MAX + 1);
-    limited.read_to_end(&mut out).map_err(|error| fail(format!("damaged gzip: {error}")))?;
-    if out.len() as u64 > TRACES_BYTES_MAX {
-        return Err(fail(format!("more than {TRACES_BYTES_MAX} bytes when unpacked")));
-    }
-    Ok(out)
+    let unpacked = server::gzip::unpack(&raw, bytes_max);
+    unpacked.map_err(|error| {
+        Failure::file(path, format!("{:#}", anyhow::Error::from(error)))
+            .next(format!("gzip -t {}, then {FORMATS}", path.display()))
+    })
 }
 
 /// The dictionary beside a Nezha table: `X.spans.csv[.gz]` → `X.dict.json`.
@@ -197,8 +197,10 @@ fn dictionary(traces: &Path) -> Result<Vec<u8>, Failure> {
     let stem = name.strip_suffix(".gz").unwrap_or(&name);
     let stem = stem.strip_suffix(".spans.csv").or_else(|| stem.strip_suffix(".csv")).unwrap_or(stem);
     let path = traces.with_file_name(format!("{stem}.dict.json"));
-    std::fs::read(&path).map_err(|error| {
-        Failure::usage(format!("{}: {error}; the table needs its dictionary beside it", path.display()))
+    let read = read_file(&path, DICTIONARY_BYTES_MAX);
+    read.map_err(|failure| Failure {
+        message: format!("{}; the table needs its dictionary beside it", failure.message),
+        ..failure.next(FORMATS)
     })
 }
 

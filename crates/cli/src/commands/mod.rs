@@ -15,7 +15,7 @@ mod store;
 use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, SandboxCommand};
 use crate::failure::Failure;
 use clap::CommandFactory as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Runs a command; answers its exit code.
 pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
@@ -57,6 +57,26 @@ async fn shop(command: SandboxCommand) -> Result<u8, Failure> {
         SandboxCommand::Load(args) => shop::process("load", &args.rest).await,
         SandboxCommand::Agent(args) => shop::process("agent", &args.rest).await,
     }
+}
+
+/// A whole file, if it has at most `bytes_max` bytes.
+pub(crate) fn read_file(path: &Path, bytes_max: u64) -> Result<Vec<u8>, Failure> {
+    server::input::bytes(path, bytes_max).map_err(Failure::refused)
+}
+
+/// What to look at when a topology file cannot be used.
+pub(crate) const TOPOLOGY: &str =
+    "correct it, then the same command again; `stanch supervise --help` shows a small one";
+
+/// A topology file.
+pub(crate) fn topology(path: &Path) -> Result<recovery::topology::Topology, Failure> {
+    server::topology::load(path).map_err(|error| Failure::refused(error).next(TOPOLOGY))
+}
+
+/// Makes a directory of this program's own; the message names it.
+pub(crate) fn make_dir(path: &Path) -> Result<(), Failure> {
+    let made = std::fs::create_dir_all(path);
+    made.map_err(|error| Failure::file(path, error).next("stanch sandbox up --data DIR, a directory of its own"))
 }
 
 /// The data directory of this user for `name`, unless one is given.

@@ -68,7 +68,7 @@ async fn in_the_shop(args: RecoverArgs) -> Result<u8, Failure> {
         Some(dir) => (std::path::absolute(dir)?, false),
         None => (fresh_dir()?, true),
     };
-    std::fs::create_dir_all(&dir)?;
+    super::make_dir(&dir)?;
     say(args.json, &format!("policy {}", sandbox::POLICY_FILE));
     let mut shop = Shop::at(&dir);
     let ran = tokio::select! {

@@ -19,7 +19,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<u8, Failure> {
                 json!({ "verified": false, "code": error.code.to_string(), "member": error.member, "why": error.why })
             );
         }
-        unverified(&error)
+        unverified(&args.file, &error)
     })?;
     let other = policy.as_ref().map(|policy| replay.under(policy));
     if args.json {

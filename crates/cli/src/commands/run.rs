@@ -1,15 +1,16 @@
 //! The long-running processes: server, executor, supervisor, proxy.
 
-use super::data_dir;
 use super::signals::Signals;
+use super::{TOPOLOGY, data_dir};
 use crate::args::{ExecutorArgs, ProxyArgs, ServeArgs, SuperviseArgs};
 use crate::failure::Failure;
 use base::Millis;
 use rustix::fd::AsFd as _;
 use server::config::Flags;
-use server::remediation::executor::{self, ExecutorOptions};
-use server::serve::Ready;
-use std::path::PathBuf;
+use server::keys::InitError;
+use server::remediation::executor::{self, ExecutorError, ExecutorOptions};
+use server::serve::{Ready, ServeError};
+use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
 
 /// `stanch serve`
@@ -41,12 +42,34 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     });
     match server::serve::serve(&data, &flags, stop, announce).await {
         Ok(()) => Ok(0),
-        Err(error @ server::serve::ServeError::Listen { .. }) => {
-            Err(Failure::internal(error.to_string())
-                .next("stanch serve --port 0, which takes a free port and prints it"))
-        }
-        Err(error) => Err(Failure::internal(format!("{:#}", anyhow::Error::from(error)))),
+        Err(error) => Err(refused(error, &data)),
     }
+}
+
+/// Why a server did not start: a file of somebody's is theirs to correct, everything else is the machine's or ours.
+fn refused(error: ServeError, data: &Path) -> Failure {
+    let unusable = match &error {
+        ServeError::Config(_) | ServeError::Topology(_) => true,
+        ServeError::Init(error) => {
+            !matches!(error, InitError::Unwritable { .. } | InitError::Random(_) | InitError::Keyring(_))
+        }
+        _ => false,
+    };
+    let next = match &error {
+        ServeError::Listen { .. } => "stanch serve --port 0, which takes a free port and prints it".to_owned(),
+        ServeError::Config(_) => {
+            format!("correct {}, then stanch config show --data {}", data.join("config.toml").display(), data.display())
+        }
+        ServeError::Topology(_) | ServeError::Declare(_) => TOPOLOGY.to_owned(),
+        ServeError::Init(InitError::Policy { .. } | InitError::PolicySyntax { .. } | InitError::Text(_)) => {
+            "correct it, then stanch serve again; `stanch init --data NEW` writes a policy to start from".to_owned()
+        }
+        ServeError::Init(_) => {
+            "restore it from a backup; or stanch init --data NEW, which makes keys of its own".to_owned()
+        }
+        _ => format!("stanch doctor --data {}", data.display()),
+    };
+    Failure { exit: if unusable { 2 } else { 1 }, ..Failure::refused(error) }.next(next)
 }
 
 /// `stanch executor`
@@ -57,15 +80,19 @@ pub(crate) async fn executor(args: ExecutorArgs) -> Result<u8, Failure> {
     let options = ExecutorOptions {
         server: args.server,
         data: data_dir(args.data, "server")?,
-        topology: executor::topology(&topology).map_err(|error| Failure::usage(error.to_string()))?,
+        topology: super::topology(&topology)?,
         platform: args.platform.ok_or_else(|| missing("platform"))?,
         lease: Millis(args.lease_ms),
     };
+    let next = format!("stanch init --data {}, or --data with the directory of `stanch serve`", options.data.display());
     tokio::select! {
         // Whoever started it is gone: so is it, at once. A successor finds in the journal how far it came.
         () = abandoned(args.lifeline) => Ok(0),
         ran = executor::run(options, signalled()) => {
-            ran.map_err(|error| Failure::internal(error.to_string()))?;
+            ran.map_err(|error| {
+                let exit = if matches!(error, ExecutorError::Init(_)) { 2 } else { 1 };
+                Failure { exit, ..Failure::refused(error) }.next(next)
+            })?;
             Ok(0)
         }
     }
@@ -87,6 +114,8 @@ pub(crate) async fn supervise(args: SuperviseArgs) -> Result<u8, Failure> {
             .collect(),
         parent_lifeline: args.lifeline,
     };
+    // Read before anything is made; the supervisor reads it again, as what it then is.
+    super::topology(&file)?;
     let ran = server::supervisor::run(options).await;
     ran.map_err(|error| Failure::internal(format!("{:#}", anyhow::Error::from(error))))?;
     Ok(0)
@@ -95,11 +124,8 @@ pub(crate) async fn supervise(args: SuperviseArgs) -> Result<u8, Failure> {
 /// `stanch proxy`
 pub(crate) async fn proxy(args: ProxyArgs) -> Result<u8, Failure> {
     logs();
-    let options = server::proxy::Options {
-        dir: args.data.clone(),
-        topology: server::topology::load(&args.file).map_err(|error| Failure::usage(error.to_string()))?,
-        lifeline: true,
-    };
+    let options =
+        server::proxy::Options { dir: args.data.clone(), topology: super::topology(&args.file)?, lifeline: true };
     server::proxy::run(options).await.map_err(|error| Failure::internal(error.to_string()))?;
     Ok(0)
 }

@@ -109,7 +109,7 @@ impl Shop {
         std::fs::create_dir_all(dir.join(SERVER_DIR))?;
         std::fs::write(dir.join(SERVER_DIR).join("config.toml"), agent)?;
         self.child = Some(spawn_supervisor(&dir, &prepared.topology)?);
-        self.wait_ready(&prepared.load_url).await
+        self.wait_ready(&prepared.load_url, START_MAX).await
     }
 
     /// Whether this process started it and has not let it go.
@@ -124,7 +124,7 @@ impl Shop {
         Ok(lifeline.write_all(server::supervisor::STAY).await?)
     }
 
-    async fn wait_ready(&mut self, load_url: &str) -> Result<(), Failure> {
+    async fn wait_ready(&mut self, load_url: &str, within: Duration) -> Result<(), Failure> {
         let began = Instant::now();
         loop {
             if let Some(child) = &mut self.child
@@ -142,10 +142,10 @@ impl Shop {
             if self.is_ready(load_url).await {
                 return Ok(());
             }
-            if began.elapsed() > START_MAX {
+            if began.elapsed() > within {
                 return Err(Failure::internal(format!(
                     "the shop was not ready after {} s; its logs are in {}",
-                    START_MAX.as_secs(),
+                    within.as_secs(),
                     self.dir.join("logs").display()
                 )));
             }
@@ -156,6 +156,10 @@ impl Shop {
     /// Waits until the graph is sure about these services and a whole baseline has passed: what breaks before that cannot
     /// be previewed.
     pub(crate) async fn mature(&self, services: &[&str], began: Instant) -> Result<Sure, Failure> {
+        self.mature_within(MATURE_MAX, services, began).await
+    }
+
+    async fn mature_within(&self, within: Duration, services: &[&str], began: Instant) -> Result<Sure, Failure> {
         let client = super::follow::connect(&self.url)?;
         let path = format!("/topology/permission?services={}", services.join(","));
         let ready = Instant::now();
@@ -165,7 +169,7 @@ impl Shop {
                 Ok((_, sure)) => sure.reasons.join(", "),
                 Err(error) => error.to_string(),
             };
-            if began.elapsed() > MATURE_MAX {
+            if began.elapsed() > within {
                 let took = began.elapsed().as_secs();
                 return Err(Failure::internal(format!("the graph is not sure enough after {took} s: {reasons}")));
             }
@@ -201,7 +205,7 @@ impl Shop {
                 let _ = child.kill().await;
             }
         }
-        let ended = gone(&self.dir).await;
+        let ended = gone(&self.dir, END_MAX).await;
         if ended {
             server::supervisor::end_left_over(&self.dir);
         }
@@ -209,10 +213,10 @@ impl Shop {
     }
 }
 
-async fn gone(dir: &Path) -> bool {
+async fn gone(dir: &Path, within: Duration) -> bool {
     let began = Instant::now();
     while Supervisor::new(dir).status().await.is_ok() {
-        if began.elapsed() > END_MAX {
+        if began.elapsed() > within {
             return false;
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -264,7 +268,7 @@ pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64)
 
 pub(crate) async fn up(args: UpArgs) -> Result<u8, Failure> {
     let dir = data_dir(args.shop.data, "sandbox")?;
-    std::fs::create_dir_all(&dir)?;
+    super::make_dir(&dir)?;
     let mut signals = Signals::watch()?;
     let mut shop = Shop::at(&dir);
     let began = Instant::now();
@@ -397,3 +401,6 @@ impl Sure {
         format!("{} after {:.1} s: at most {missed} of requests could differ", self.level, watched.as_secs_f64())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,10 +6,15 @@ use crate::args::DataArgs;
 use crate::failure::Failure;
 use server::config::{self, Flags};
 use server::engine::{self, Engine, Env};
+use server::keys::InitError;
 
 pub(crate) fn init(args: &DataArgs) -> Result<u8, Failure> {
     let data = data_dir(args.data.clone(), "server")?;
-    let made = server::keys::init(&data).map_err(|error| Failure::internal(error.to_string()))?;
+    let made = server::keys::init(&data).map_err(|error| {
+        let exit = if matches!(error, InitError::File { .. }) { 2 } else { 1 };
+        let next = "stanch init --data DIR, a directory of its own that can be written";
+        Failure { exit, ..Failure::refused(error) }.next(next)
+    })?;
     if args.json {
         out!("{}", serde_json::to_string(&made).map_err(anyhow::Error::from)?);
         return Ok(0);
@@ -74,7 +79,8 @@ pub(crate) fn config(args: &DataArgs) -> Result<u8, Failure> {
     let data = data_dir(args.data.clone(), "server")?;
     let loaded = config::load(&data, &Flags::default());
     let (settings, shown) = loaded.map_err(|error| {
-        Failure::usage(error.to_string()).next(format!("edit {}", data.join("config.toml").display()))
+        let file = data.join("config.toml");
+        Failure::file(&file, error).next(format!("correct it, then stanch config show --data {}", data.display()))
     })?;
     if args.json {
         out!("{}", serde_json::json!({ "data": data, "settings": settings, "origins": shown }));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 const BLOCK: usize = 512;
-const NAME_MAX: usize = 100;
+pub(super) const NAME_MAX: usize = 100;
 
 /// Writes the container.
 pub(super) fn write(members: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {

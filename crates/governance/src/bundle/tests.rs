@@ -9,12 +9,12 @@ use crate::invariants::{Evaluation, Holding};
 use crate::keys::{KeySet, origin};
 use crate::log::{Checkpoint, Tree, leaf_hash};
 use crate::policy::{Fidelity, Policy, PolicyFile};
-use crate::record::Touched;
 use crate::record::{
     Answer, Approval, Arm, Bound, Check, Claims, Convergence, ConvergenceOutcome, Decision, Detection, GuardMode,
     Intent, IntentReason, Journal, Link, Observers, Opaque, Pilot, PilotResult, PolicyChange, Proposal, Receipt,
     Record, Scope, Seal, Vote,
 };
+use crate::record::{ENTRY_BYTES_MAX, Touched};
 use base::{Digest, Millis, Ratio, Role, Timestamp};
 use recovery::call::CallOutcome;
 use recovery::isa::ActionKind;
@@ -435,8 +435,9 @@ fn pinned_keys_must_be_the_ones_that_signed() {
     let half = keys.trust_text(&origin).lines().next().unwrap().to_owned()
         + "\n"
         + others.trust_text(&origin).lines().nth(1).unwrap();
-    assert_eq!(verify(&made.bytes, Trust::parse(&half).as_ref()).map_err(|error| error.code), Err(Code::V5));
-    assert_eq!((Trust::parse(""), Trust::parse("x+y+z")), (None, None));
+    assert_eq!(verify(&made.bytes, Trust::parse(&half).as_ref().ok()).map_err(|error| error.code), Err(Code::V5));
+    assert_eq!(Trust::parse("# nothing\n"), Err(TrustError::Empty));
+    assert_eq!(Trust::parse(&format!("{half}\nx+y+z")), Err(TrustError::Line(half.lines().count() + 1)));
 }
 
 #[test]
@@ -670,4 +671,57 @@ fn a_bundle_is_not_written_from_parts_that_do_not_belong_together() {
     assert_eq!(export(&Input { checkpoint: &forked, ..input.clone() }), Err(ExportError::Tree));
     assert_eq!(export(&Input { entries: &[(0, b"b".to_vec())], ..input.clone() }), Err(ExportError::Tree));
     assert_eq!(export(&Input { entries: &[(2, b"c".to_vec())], ..input }), Err(ExportError::Uncovered(2)));
+}
+
+#[test]
+fn names_and_bundles_have_a_greatest_length() {
+    let name = |bytes: usize| format!("blobs/{}", "a".repeat(bytes - 6));
+    assert!(tar::is_name(&name(tar::NAME_MAX)) && !tar::is_name(&name(tar::NAME_MAX + 1)));
+    // Zeros that nobody touches: neither length costs memory.
+    let refused = |bytes: usize| verify(&vec![0; bytes], None).map_err(|error| (error.code, error.why)).unwrap_err();
+    assert_eq!(refused(BUNDLE_BYTES_MAX), (Code::V0, "bytes that no member accounts for".into()));
+    let why = format!("{} bytes, at most {BUNDLE_BYTES_MAX} are read", BUNDLE_BYTES_MAX + 1);
+    assert_eq!(refused(BUNDLE_BYTES_MAX + 1), (Code::V0, why));
+    assert!(records(&vec![0; BUNDLE_BYTES_MAX + 1]).is_err());
+}
+
+#[test]
+fn an_entry_beyond_its_limit_does_not_verify() {
+    let bundle = |letters: usize| {
+        let tamper = |record: &mut Record| {
+            if let Record::Proposal(proposal) = record {
+                proposal.text = "x".repeat(letters);
+            }
+        };
+        let bytes = incident("auto", 0, &tamper).bytes;
+        let longest = |(name, content): (&String, &Vec<u8>)| name.starts_with("entries/").then_some(content.len());
+        let longest = tar::read(&bytes).unwrap().iter().filter_map(longest).max().unwrap();
+        (longest, verify(&bytes, None).map_err(|error| (error.code, error.why)))
+    };
+    // Three bytes of text are four of an entry.
+    let start = 30_000;
+    let fits = start + (ENTRY_BYTES_MAX - bundle(start).0) / 4 * 3;
+    let (longest, verified) = bundle(fits);
+    assert!((ENTRY_BYTES_MAX - 3..=ENTRY_BYTES_MAX).contains(&longest) && verified.is_ok(), "{longest}: {verified:?}");
+    let (longer, refused) = bundle(fits + 3);
+    assert_eq!((longer, refused.err()), (longest + 4, Some((Code::V6, "longer than an entry may be".into()))));
+}
+
+/// The fuzzer starts from it. `UPDATE_EXPECT=1` writes it anew when the format changes.
+#[test]
+fn the_fuzz_corpus_has_a_sound_bundle_and_its_records() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus");
+    let (bundle, record) = (format!("{corpus}/bundle/sound"), format!("{corpus}/record/sound"));
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        let made = good().bytes;
+        std::fs::write(&record, &tar::read(&made).unwrap()[&entry(2)]).unwrap();
+        std::fs::write(&bundle, made).unwrap();
+    }
+    let seed = std::fs::read(bundle).unwrap();
+    assert!(verify(&seed, None).is_ok(), "{:?}", verify(&seed, None));
+    let record = std::fs::read_to_string(record).unwrap();
+    assert!(
+        base::Envelope::from_json(&record)
+            .is_ok_and(|found| crate::record::Statement::from_bytes(&found.payload).is_ok())
+    );
 }

@@ -14,6 +14,17 @@ pub struct Trust {
     keys: Vec<LogKey>,
 }
 
+/// Why a file of verifier keys is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrustError {
+    /// A line that is no key; from 1.
+    #[error("line {0}: not a verifier key of the form name+hash+key")]
+    Line(usize),
+    /// No key in it.
+    #[error("no verifier key in it")]
+    Empty,
+}
+
 /// A bundle that is internally sound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
@@ -69,11 +80,15 @@ pub(super) enum Remade {
 
 impl Trust {
     /// Reads a file of verifier keys, one `name+hash+key` a line; `#` begins a comment.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Trust> {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let keys = lines.map(LogKey::parse).collect::<Option<Vec<_>>>()?;
-        (!keys.is_empty()).then_some(Trust { keys })
+    ///
+    /// # Errors
+    /// The first line that is no key, or a file without one: pinning nothing is not what anybody meant.
+    pub fn parse(text: &str) -> Result<Trust, TrustError> {
+        let lines = (1..).zip(text.lines().map(str::trim));
+        let written = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+        let keys = written.map(|(number, line)| LogKey::parse(line).ok_or(TrustError::Line(number)));
+        let keys = keys.collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() { Err(TrustError::Empty) } else { Ok(Trust { keys }) }
     }
 
     fn has(&self, key: &PublicKey) -> bool {

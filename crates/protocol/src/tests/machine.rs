@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use base::{Millis, Timestamp};
 
-use crate::limits::{PRELOAD_BYTES_MAX, PRELOAD_COUNT_MAX};
+use crate::limits::{CALLBACKS_MAX, LISTENERS_MAX, PRELOAD_BYTES_MAX, PRELOAD_COUNT_MAX};
 use crate::request::{Body, Callback, Create, FenceAction, Request, Resolution, Response, Settle, TaskRef};
 use crate::state::{Message, Promise, PromiseState, Task, TaskState, Value};
 use crate::view::{Config, Profile, View};
@@ -496,6 +496,37 @@ fn preload_carries_the_branch_and_is_bounded() {
     large.param = Value::text("x".repeat(PRELOAD_BYTES_MAX));
     bench.create_quietly(large);
     assert!(preload(&mut bench).is_empty());
+}
+
+#[test]
+fn a_promise_takes_so_many_callbacks_and_listeners_and_one_more_is_429() {
+    let mut bench = Bench::new();
+    bench.create("w", 99_000, &[WORKER]);
+    bench.create("w:full", 99_000, &[WORKER]);
+    // The row as it is when the limit is reached; reaching it one by one says no more.
+    let full = |number: usize| format!("w:{number}");
+    let mut row = bench.memory.row("w").expect("a row").as_ref().clone();
+    row.callbacks = (0..CALLBACKS_MAX - 1).map(full).collect();
+    row.listeners = (0..LISTENERS_MAX - 1).map(|number| format!("http://h/{number}")).collect();
+    let _undo = bench.memory.commit(&[crate::Effect::Put(Arc::new(row))]);
+    let quiet = |bench: &mut Bench, request: Request| {
+        let applied = apply(&bench.memory, &request, bench.now, &bench.config);
+        let _undo = bench.memory.commit(&applied.effects);
+        applied.response.status
+    };
+    for (name, expected) in [("w:full", 200), ("w:full", 200), ("w:over", 429)] {
+        if name == "w:over" {
+            bench.create_quietly(create("w:over", 99_000, &[WORKER]));
+        }
+        let callback = Callback { awaited: "w".into(), awaiter: name.into() };
+        assert_eq!(quiet(&mut bench, Request::RegisterCallback(callback)), expected, "{name}");
+        let listener = Request::RegisterListener { awaited: "w".into(), address: format!("http://h/{name}") };
+        assert_eq!(quiet(&mut bench, listener), expected, "{name}");
+    }
+    let acquire = Request::TaskAcquire { id: "w:over".into(), version: 0, pid: "p".into(), ttl: Millis(1_000) };
+    assert_eq!(quiet(&mut bench, acquire), 200);
+    let version = bench.task("w:over").version;
+    assert_eq!(quiet(&mut bench, suspend("w:over", version, &["w"])), 429);
 }
 
 impl Bench {

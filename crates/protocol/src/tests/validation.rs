@@ -1,6 +1,9 @@
 use base::{Millis, Timestamp};
 
-use crate::limits::{HEARTBEAT_TASKS_MAX, ID_BYTES_MAX, TAGS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{
+    ADDRESS_BYTES_MAX, HEADERS_MAX, HEARTBEAT_TASKS_MAX, ID_BYTES_MAX, PID_BYTES_MAX, SUSPEND_ACTIONS_MAX,
+    TAG_BYTES_MAX, TAGS_MAX, VALUE_BYTES_MAX,
+};
 use crate::request::{Callback, Create, FenceAction, Request, Resolution, Settle, TaskRef};
 use crate::state::Value;
 use crate::{Address, Cast, validate};
@@ -36,8 +39,35 @@ fn ids_and_payloads_have_limits() {
     let many: Vec<(&str, &str)> = many.iter().map(|(key, value)| (key.as_str(), *value)).collect();
     assert_eq!(created("a", &many[..TAGS_MAX]), 200);
     assert_eq!(created("a", &many), 400);
-    let tasks = vec![TaskRef { id: "a".into(), version: 0 }; HEARTBEAT_TASKS_MAX + 1];
-    assert_eq!(status(&Request::TaskHeartbeat { pid: "p".into(), tasks }), 400);
+    let tag = |bytes: usize| created("a", &[("key", &"x".repeat(bytes - 3))]);
+    assert_eq!((tag(TAG_BYTES_MAX), tag(TAG_BYTES_MAX + 1)), (200, 400));
+    let address = |bytes: usize| created("a", &[("resonate:target", &format!("http://{}", "h".repeat(bytes - 7)))]);
+    assert_eq!((address(ADDRESS_BYTES_MAX), address(ADDRESS_BYTES_MAX + 1)), (200, 400));
+    let headers = |count: usize| {
+        let headers = Some((0..count).map(|number| (number.to_string(), String::new())).collect());
+        let param = Value { headers, ..Value::default() };
+        status(&Request::PromiseCreate(Create { param, ..tagged("a", &[]) }))
+    };
+    assert_eq!((headers(HEADERS_MAX), headers(HEADERS_MAX + 1)), (200, 400));
+}
+
+#[test]
+fn lists_and_workers_have_limits() {
+    let heartbeat = |count: usize| {
+        let tasks = vec![TaskRef { id: "a".into(), version: 0 }; count];
+        status(&Request::TaskHeartbeat { pid: "p".into(), tasks })
+    };
+    assert_eq!((heartbeat(HEARTBEAT_TASKS_MAX), heartbeat(HEARTBEAT_TASKS_MAX + 1)), (200, 400));
+    let suspend = |count: usize| {
+        let action = |number: usize| Callback { awaited: number.to_string(), awaiter: "a".into() };
+        status(&Request::TaskSuspend { id: "a".into(), version: 1, actions: (0..count).map(action).collect() })
+    };
+    assert_eq!((suspend(SUSPEND_ACTIONS_MAX), suspend(SUSPEND_ACTIONS_MAX + 1)), (200, 400));
+    let pid = |bytes: usize| {
+        let pid = "p".repeat(bytes);
+        status(&Request::TaskAcquire { id: "a".into(), version: 0, pid, ttl: Millis(1) })
+    };
+    assert_eq!((pid(PID_BYTES_MAX), pid(PID_BYTES_MAX + 1)), (200, 400));
 }
 
 #[test]

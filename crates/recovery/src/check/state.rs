@@ -14,7 +14,7 @@ use base::{Digest, Millis, Timestamp};
 use std::collections::BTreeSet;
 
 /// LIMIT: a reading may lie this far ahead of the clock.
-pub(super) const SKEW_MAX: Millis = Millis(5_000);
+pub(super) const FACT_SKEW_MAX: Millis = Millis(5_000);
 
 /// K401: printed first, even before the form is judged.
 pub(super) fn holds(world: &World, writes: &BTreeSet<String>) -> Vec<Rejection> {
@@ -198,7 +198,7 @@ fn measured(world: &World, predicate: &Predicate) -> Option<i64> {
 
 /// Whether a reading is young enough, and not from the future.
 pub(super) fn is_fresh(world: &World, at: Timestamp) -> bool {
-    world.now.since(at) <= world.policy.windows.fact_age_max && at <= world.now.plus(SKEW_MAX)
+    world.now.since(at) <= world.policy.windows.fact_age_max && at <= world.now.plus(FACT_SKEW_MAX)
 }
 
 /// K405.

@@ -20,16 +20,6 @@ pub enum GraphError {
     /// It contradicts itself.
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    /// An edge of a kind or hardness that does not exist.
-    #[error("edge \"{edge}\": `{value}` is none of {allowed}")]
-    Word {
-        /// The edge.
-        edge: String,
-        /// What stands there.
-        value: String,
-        /// What may stand there.
-        allowed: &'static str,
-    },
     /// More services than the graph holds.
     #[error("more than {0} services")]
     TooManyServices(u32),
@@ -99,7 +89,7 @@ impl Graph {
     /// A file that contradicts itself; the graph is then as it was.
     pub fn declare(&mut self, file: &Topology) -> Result<Declared, GraphError> {
         file.validate()?;
-        let edges = declared_edges(file)?;
+        let edges = declared_edges(file);
         let names: BTreeSet<&str> = file
             .service
             .keys()
@@ -237,7 +227,7 @@ fn declared_service(service: &Service) -> DeclaredService {
 
 /// The edges of the file: its tables, and what its run lines show with `{edge:CALLEE}`. Companions are
 /// outside: what they call is a root.
-fn declared_edges(file: &Topology) -> Result<BTreeMap<(String, String), DeclaredEdge>, GraphError> {
+fn declared_edges(file: &Topology) -> BTreeMap<(String, String), DeclaredEdge> {
     let mut edges = BTreeMap::new();
     for (name, service) in &file.service {
         for callee in service.run.iter().flat_map(|argument| argument.split("{edge:").skip(1)) {
@@ -249,31 +239,18 @@ fn declared_edges(file: &Topology) -> Result<BTreeMap<(String, String), Declared
     }
     for (name, edge) in &file.edge {
         let Some((caller, callee)) = name.split_once("->") else { continue };
-        let declared = declared_edge(name, edge)?;
         if !file.process.contains_key(caller) && caller != callee {
-            edges.insert((caller.to_owned(), callee.to_owned()), declared);
+            edges.insert((caller.to_owned(), callee.to_owned()), declared_edge(edge));
         }
     }
-    Ok(edges)
+    edges
 }
 
-fn declared_edge(name: &str, edge: &Edge) -> Result<DeclaredEdge, GraphError> {
-    let fail = |value: &String, allowed| GraphError::Word { edge: name.to_owned(), value: value.clone(), allowed };
-    let kind = match &edge.kind {
-        None => None,
-        Some(word) => match EdgeKind::parse(word) {
-            None | Some(EdgeKind::Declared) => return Err(fail(word, "sync, async, store")),
-            known => known,
-        },
-    };
-    let hardness = match &edge.hardness {
-        None => None,
-        Some(word) => match Hardness::parse(word) {
-            None | Some(Hardness::Unknown) => return Err(fail(word, "hard, soft")),
-            known => known,
-        },
-    };
-    Ok(DeclaredEdge { kind, hardness, fallback: edge.fallback.clone() })
+/// The words are those that [`Topology::validate`] lets pass.
+fn declared_edge(edge: &Edge) -> DeclaredEdge {
+    let kind = edge.kind.as_deref().and_then(EdgeKind::parse);
+    let hardness = edge.hardness.as_deref().and_then(Hardness::parse);
+    DeclaredEdge { kind, hardness, fallback: edge.fallback.clone() }
 }
 
 fn count(number: usize) -> u32 {

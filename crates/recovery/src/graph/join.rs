@@ -4,6 +4,9 @@ use crate::span::{Kind, Peer};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, DefaultHasher, Hasher};
 
+/// Spans of one generation of the join at most.
+pub(super) const JOIN_MAX: usize = 734_003;
+
 /// Trace and span.
 pub(super) type Key = (u128, u64);
 
@@ -71,6 +74,8 @@ pub(super) struct Touch {
 /// Two generations of everything that waits or may be asked for.
 #[derive(Clone, Debug)]
 pub(super) struct Join {
+    /// Spans of one generation at most; more rotate it early.
+    pub(super) spans_max: usize,
     pub(super) nodes: Generations<Key, Node>,
     pub(super) touches: Generations<(u128, u32), Touch>,
     /// First calls of (trace, caller span, callee).
@@ -116,10 +121,20 @@ impl<K: Eq + std::hash::Hash, V> Generations<K, V> {
 impl Join {
     pub(super) fn new(seed: u64) -> Join {
         Join {
+            spans_max: JOIN_MAX,
             nodes: Generations::new(seed),
             touches: Generations::new(seed),
             firsts: Generations::new(seed),
             waiting: HashMap::with_hasher(Seeded(seed)),
         }
+    }
+
+    /// Spans that have left the join wait no more; their parents may never come.
+    pub(super) fn forget_waiters(&mut self) {
+        let nodes = &self.nodes;
+        self.waiting.retain(|_, waiters| {
+            waiters.retain(|waiter| nodes.contains(waiter));
+            !waiters.is_empty()
+        });
     }
 }

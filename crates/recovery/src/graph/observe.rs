@@ -5,10 +5,12 @@ use crate::miss::Counter;
 use crate::span::{Kind, Peer, PeerKind, Span, bounded_name, operation_name};
 use base::{Millis, Timestamp};
 
-/// Spans of one generation of the join at most; more rotate it early.
-const JOIN_MAX: usize = 734_003;
+/// Instances known of one service at most; further ones are not told apart until older ones are forgotten.
+pub(super) const INSTANCES_MAX: usize = 1_024;
+/// Generations known of one service at most; older ones are forgotten.
+pub(super) const GENERATIONS_MAX: usize = 64;
 /// How far ahead of now a span may end.
-const SKEW_MAX: Millis = Millis(300_000);
+pub(super) const SKEW_MAX: Millis = Millis(300_000);
 /// Tolerance of "the child's interval lies inside the parent's".
 const INSIDE_US: u64 = 1_000;
 
@@ -45,7 +47,7 @@ impl Graph {
             return Observed::Duplicate;
         }
         let Some(service) = self.service_id(&span.service) else { return self.dropped(DropReason::TooManyServices) };
-        if self.join.nodes.current.len() >= JOIN_MAX {
+        if self.join.nodes.current.len() >= self.join.spans_max {
             self.rotate(now);
         }
         self.counts.observed += 1;
@@ -81,6 +83,7 @@ impl Graph {
             self.unanswered(*key, now);
         }
         self.join.nodes.rotate();
+        self.join.forget_waiters();
         self.join.touches.rotate();
         self.join.firsts.rotate();
         self.mature();
@@ -133,9 +136,12 @@ impl Graph {
         let mut changed = !known.has_spans;
         known.has_spans = true;
         if let Some(instance) = &span.instance {
-            known.instances.insert(bounded_name(instance), now);
-            if known.instances.len() > 1_024 {
+            let instance = bounded_name(instance);
+            if known.instances.len() >= INSTANCES_MAX && !known.instances.contains_key(&instance) {
                 known.instances.retain(|_, last| now.since(*last) <= window);
+            }
+            if known.instances.len() < INSTANCES_MAX || known.instances.contains_key(&instance) {
+                known.instances.insert(instance, now);
             }
         }
         let generation = span.generation.as_deref().map(bounded_name).unwrap_or_default();
@@ -146,7 +152,7 @@ impl Graph {
             known.outward.reset();
             let operations: Vec<u32> = known.operations.values().copied().collect();
             known.generations.push(Generation { name: generation, since: now, matured: false });
-            let surplus = known.generations.len().saturating_sub(64);
+            let surplus = known.generations.len().saturating_sub(GENERATIONS_MAX);
             known.generations.drain(..surplus);
             for operation in operations {
                 self.operations.get_mut(operation as usize).into_iter().for_each(|found| found.outward.reset());

@@ -109,8 +109,9 @@ fn octave(value: u64) -> u16 {
 }
 
 fn octave_end(bucket: u16) -> u64 {
-    let (power, within) = (u32::from(bucket / 16), u64::from(bucket % 16));
-    ((17 + within) << (power - 4)) - 1
+    let (power, within) = (u32::from(bucket / 16), u128::from(bucket % 16));
+    // The last bucket ends with the last number, one before a power of two that is none.
+    u64::try_from(((17 + within) << (power - 4)) - 1).unwrap_or(u64::MAX)
 }
 
 /// Two counts over a sliding window, in tenths of it.

@@ -347,7 +347,7 @@ fn declarations_couple_both_ways_and_are_all_or_nothing() {
     assert_eq!(snapshot.missing_members(&["payments", "checkout"]), Vec::<String>::new());
     let mut bad = topology();
     bad.edge.entry("checkout->catalog".into()).or_default().kind = Some("maybe".into());
-    assert!(matches!(graph.declare(&bad), Err(GraphError::Word { .. })));
+    assert!(matches!(graph.declare(&bad), Err(GraphError::Topology(_))));
     assert_eq!(graph.snapshot(now), snapshot);
     // Mutual start needs couple; a missed dependency is hard for good and suspected.
     let mut cyclic = topology();
@@ -456,3 +456,61 @@ fn a_permission_that_rose_since_the_pin_counts_as_the_pinned_one() {
 }
 
 mod properties;
+
+#[test]
+fn spans_that_wait_are_bounded_by_dropping_the_older_half() {
+    let mut graph = Graph::new(&short());
+    assert_eq!(graph.join.spans_max, join::JOIN_MAX);
+    graph.join.spans_max = 10;
+    let now = Timestamp(5_000);
+    for trace in 1..=100 {
+        for span in Request::good(trace, 1_000).spans() {
+            graph.observe(&Span { parent: Some(999), ..span }, now);
+            let held = (graph.join.nodes.current.len(), graph.join.nodes.older.len());
+            assert!(held.0 <= 10 && held.1 <= 10, "{held:?}");
+        }
+    }
+    assert!(graph.counts().lost_parents > 0 && graph.join.waiting.len() <= 20, "{:?}", graph.counts());
+}
+
+#[test]
+fn instances_and_generations_of_a_service_are_bounded() {
+    let mut graph = Graph::new(&short());
+    let span = Request::good(1, 1_000).spans().remove(0);
+    let extra = 10;
+    for number in 1..=observe::INSTANCES_MAX as u64 + extra {
+        let (instance, generation) = (Some(format!("i{number}")), Some(format!("g{}", number % 100)));
+        graph
+            .observe(&Span { id: number, instance, generation, authenticated: true, ..span.clone() }, Timestamp(2_000));
+    }
+    let known = |graph: &Graph| graph.services[0].instances.len();
+    assert_eq!(known(&graph), observe::INSTANCES_MAX);
+    assert_eq!(graph.services[0].generations.len(), observe::GENERATIONS_MAX);
+    let later = Timestamp(2_000).plus(short().coverage_window).plus(Millis(1));
+    graph.observe(&Span { id: 9_999, instance: Some("new".into()), ..span }, later);
+    assert_eq!(known(&graph), 1, "what has not been seen for long makes room");
+}
+
+#[test]
+fn a_span_may_end_a_little_ahead_of_now() {
+    let now = Timestamp(10_000_000);
+    let span = Request::good(1, 1_000).spans().remove(0);
+    let ends_at =
+        |at: Timestamp| Span { start_us: u64::try_from(at.0).unwrap() * 1_000, duration_us: 0, ..span.clone() };
+    let skewed = |ahead: Millis| {
+        let mut graph = Graph::new(&short());
+        graph.observe(&ends_at(now.plus(ahead)), now);
+        graph.counts().skewed
+    };
+    assert_eq!((skewed(observe::SKEW_MAX), skewed(Millis(observe::SKEW_MAX.0 + 1))), (0, 1));
+}
+
+#[test]
+fn the_longest_duration_has_a_place_in_the_percentiles() {
+    for duration in [0, 15, 16, u64::from(u32::MAX), 1 << 63, u64::MAX] {
+        let mut history = table::History::default();
+        history.count(5_000_000, false, false, Some(duration), Millis(60_000));
+        let p99 = history.seconds().0[0].p99_us;
+        assert!(u64::from(p99) >= duration.min(u64::from(u32::MAX)), "{duration}: {p99}");
+    }
+}

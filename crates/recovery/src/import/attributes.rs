@@ -1,4 +1,4 @@
-use crate::span::{Kind, Peer, PeerKind, Span, Status};
+use crate::span::{Kind, Peer, PeerKind, Span, Status, bounded_name};
 
 /// What the attributes of a resource or span say that anybody here reads.
 #[derive(Clone, Debug, Default)]
@@ -19,7 +19,7 @@ pub(super) struct Attributes {
 impl Attributes {
     /// Takes one attribute; its value as text. The current names win over the ones they replaced.
     pub(super) fn take(&mut self, key: &str, value: &str) {
-        let text = || Some(value.to_owned()).filter(|text| !text.is_empty());
+        let text = || Some(bounded_name(value)).filter(|text| !text.is_empty());
         match key {
             "service.name" => self.service = text(),
             "service.instance.id" => self.instance = text(),
@@ -55,7 +55,7 @@ impl Attributes {
     }
 
     fn peer(self) -> Option<Peer> {
-        let peer = |kind, name| Peer { kind, name };
+        let peer = |kind, name: String| Peer { kind, name: bounded_name(&name) };
         if let Some(name) = self.peer_service {
             return Some(peer(PeerKind::Service, name));
         }

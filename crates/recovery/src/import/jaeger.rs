@@ -1,6 +1,6 @@
 use super::attributes::Attributes;
 use super::{ImportError, Options, Report, id, malformed};
-use crate::span::{Kind, LINKS_MAX, Link, Span, bounded_name};
+use crate::span::{Kind, LINKS_MAX, Link, Span, bounded_name, kept_name};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de::Error as _};
 use serde_json::value::RawValue;
@@ -181,7 +181,7 @@ impl Reader<'_, '_> {
             parent,
             links: links.collect(),
             service: bounded_name(&process.service_name),
-            name: json.name,
+            name: kept_name(json.name),
             kind: Kind::Unknown,
             start_us: json.start_us,
             duration_us: json.duration_us,

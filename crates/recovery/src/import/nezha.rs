@@ -1,5 +1,5 @@
 use super::{CSV_LINE_BYTES_MAX, ImportError, Options, Report, id, malformed};
-use crate::span::{Span, bounded_name};
+use crate::span::{Span, bounded_name, kept_name};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 
@@ -74,7 +74,7 @@ fn row(line: &[u8], dictionary: &Dictionary) -> Option<Span> {
         parent,
         service: bounded_name(service(pod)),
         instance: Some(bounded_name(pod)),
-        name: dictionary.ops.get(operation)?.clone(),
+        name: kept_name(dictionary.ops.get(operation)?.clone()),
         start_us: dictionary.base_unix_us.checked_add_signed(start)?,
         duration_us,
         ..Span::default()

@@ -1,6 +1,6 @@
 use super::attributes::{Attributes, kind_number, kind_of, status_number};
 use super::{BATCH_SPANS_MAX, ImportError, Options, Report, id, malformed};
-use crate::span::{LINKS_MAX, Link, Span, bounded_name};
+use crate::span::{LINKS_MAX, Link, Span, bounded_name, kept_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -148,7 +148,7 @@ fn span(raw: &RawValue, resource: &Attributes, options: &Options<'_>) -> Result<
         duration_us: end.checked_sub(start).ok_or("time")? / 1_000,
         status: status_number(json.status.and_then(|status| status.code).map_or(0, |code| code.status())),
         authenticated: options.authenticated,
-        name: json.name,
+        name: kept_name(json.name),
         peer: None,
     };
     let mut attributes = Attributes::default();

@@ -1,6 +1,6 @@
 use super::attributes::{Attributes, kind_number, status_number};
 use super::{BATCH_BYTES_MAX, BATCH_SPANS_MAX, ImportError, Options, Report};
-use crate::span::{LINKS_MAX, Link, Span, bounded_name};
+use crate::span::{LINKS_MAX, Link, Span, bounded_name, kept_name};
 
 /// Reads an export request, skipping every field that nobody here reads.
 pub(super) fn read(bytes: &[u8], options: &Options<'_>) -> Result<(Vec<Span>, Report), ImportError> {
@@ -65,7 +65,7 @@ fn read_span(
             (1, Wire::Message(id)) => span.trace = id.id(),
             (2, Wire::Message(id)) => span.id = id.span_id(),
             (4, Wire::Message(id)) => span.parent = Some(id.span_id()).filter(|id| *id != 0),
-            (5, Wire::Message(name)) => span.name = name.text()?,
+            (5, Wire::Message(name)) => span.name = kept_name(name.text()?),
             (6, Wire::Number(kind)) => span.kind = kind_number(kind),
             (7, Wire::Fixed(nanos)) => start = nanos,
             (8, Wire::Fixed(nanos)) => end = nanos,

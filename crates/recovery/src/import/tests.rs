@@ -237,3 +237,63 @@ proptest! {
         prop_assert_eq!(found[0].is_error(), code == 2);
     }
 }
+
+#[test]
+fn a_batch_has_a_limit_in_bytes_and_in_spans() {
+    // One field that nobody reads, as long as a batch may be: tag and length take five bytes.
+    let mut bytes = vec![0x1a];
+    prost::encoding::encode_varint((BATCH_BYTES_MAX - 5) as u64, &mut bytes);
+    bytes.resize(BATCH_BYTES_MAX, 0);
+    assert_eq!(otlp_protobuf(&bytes, &TRUSTED), Ok((Vec::new(), Report::default())));
+    bytes.push(0);
+    assert_eq!(otlp_protobuf(&bytes, &TRUSTED), Err(ImportError::TooLarge { limit: BATCH_BYTES_MAX, unit: "bytes" }));
+    let json = |spans: usize| {
+        let all = vec!["{}"; spans].join(",");
+        otlp_json(format!(r#"{{"resourceSpans":[{{"scopeSpans":[{{"spans":[{all}]}}]}}]}}"#).as_bytes(), &TRUSTED)
+    };
+    assert_eq!(json(BATCH_SPANS_MAX).unwrap().1.dropped_total(), BATCH_SPANS_MAX as u64);
+    assert_eq!(json(BATCH_SPANS_MAX + 1), Err(ImportError::TooLarge { limit: BATCH_SPANS_MAX, unit: "spans" }));
+}
+
+#[test]
+fn a_long_line_of_a_table_is_one_dropped_record() {
+    let dictionary = br#"{"label":"x","base_unix_us":1,"pods":["a"],"ops":["o"]}"#;
+    let options = Options { authenticated: true, dictionary: Some(dictionary) };
+    // Leading zeros are read, so the line is a good one up to its length.
+    let row = |bytes: usize| format!("{}\n{}0,0,,0,0,0,1\n", nezha::HEADER, "0".repeat(bytes - 12));
+    assert_eq!(spans(row(CSV_LINE_BYTES_MAX).as_bytes(), &options).unwrap().1.kept, 1);
+    let report = spans(row(CSV_LINE_BYTES_MAX + 1).as_bytes(), &options).unwrap().1;
+    assert_eq!((report.kept, report.dropped_total()), (0, 1));
+}
+
+#[test]
+fn what_is_kept_of_a_span_is_bounded() {
+    use crate::span::{LINKS_MAX, SPAN_NAME_BYTES_MAX};
+    let long = "x".repeat(100_000);
+    let link = otlp::span::Link { trace_id: vec![1; 16], span_id: vec![2; 8], ..otlp::span::Link::default() };
+    let span = otlp::Span {
+        name: long.clone(),
+        attributes: vec![text("db.system", &long), text("db.name", &long)],
+        links: vec![link; LINKS_MAX + 1],
+        ..client_span()
+    };
+    let mut bytes = request(vec![span]);
+    let resource = bytes.resource_spans[0].resource.as_mut().unwrap();
+    resource.attributes = ["service.name", "service.instance.id", "service.version"].map(|key| text(key, &long)).into();
+    let json = serde_json::to_vec(&bytes).unwrap();
+    for read in [otlp_protobuf(&bytes.encode_to_vec(), &TRUSTED), spans(&json, &TRUSTED)] {
+        let (found, _) = read.unwrap();
+        let [span] = found.as_slice() else { panic!("{found:?}") };
+        let peer = span.peer.as_ref().map(|peer| peer.name.as_str());
+        let kept =
+            [Some(span.name.as_str()), Some(&span.service), span.instance.as_deref(), span.generation.as_deref(), peer];
+        assert_eq!(kept.map(|name| name.map(str::len)), [Some(SPAN_NAME_BYTES_MAX); 5]);
+        assert_eq!(span.links.len(), LINKS_MAX);
+    }
+    let jaeger = serde_json::json!({ "data": [{ "spans": [{
+        "traceID": "1", "spanID": "1", "operationName": long, "startTime": 1, "duration": 1, "process": { "serviceName": long },
+        "references": vec![serde_json::json!({ "refType": "FOLLOWS_FROM", "traceID": "2", "spanID": "2" }); LINKS_MAX + 1],
+    }] }] });
+    let (found, _) = spans(jaeger.to_string().as_bytes(), &TRUSTED).unwrap();
+    assert_eq!((found[0].name.len(), found[0].links.len()), (SPAN_NAME_BYTES_MAX, LINKS_MAX));
+}

@@ -1,6 +1,7 @@
 use super::*;
 use crate::call::{self, CallOutcome};
 use crate::isa::{Action, EdgeName, EffectLevel, Limited, Place, Rate, RestartStrategy, Restored, ScaleTo};
+
 use crate::plan::{Cause as PlanCause, OnFail, Plan, Step};
 use std::collections::BTreeMap;
 

@@ -124,3 +124,17 @@ fn looking_at_many_windows_does_not_spend_the_error_probability_twice() {
     }
     assert!(u64::from(failures) * 20 <= histories, "{failures} of {histories} histories broke the bound");
 }
+
+#[test]
+fn the_last_window_stays_open() {
+    let mut counter = Counter { trials: checkpoint(WINDOWS_MAX - 1) - 1, ..Counter::default() };
+    counter.births = vec![(1, NOW); WINDOWS_MAX as usize - 1];
+    counter.surprises = vec![0; WINDOWS_MAX as usize - 1];
+    counter.trial(1, NOW);
+    assert_eq!(counter.births.len(), WINDOWS_MAX as usize);
+    counter.trials = checkpoint(WINDOWS_MAX) - 1;
+    let mut trial = counter.trial(2, NOW);
+    assert_eq!(counter.births.len(), WINDOWS_MAX as usize, "no further window is opened");
+    counter.used(&mut trial, 2, NOW);
+    assert_eq!(counter.surprises.last(), Some(&1), "and what surprises now counts in the last one");
+}

@@ -20,7 +20,7 @@ const BUCKET_COUNT_MIN: u32 = 10;
 /// A token of a limiter: 10⁻⁹ of a request, so that milli-requests per second are tokens per microsecond.
 const TOKENS: u64 = 1_000_000_000;
 /// Values of a service's bootstrap resample.
-const RESAMPLE_MAX: usize = 256;
+pub(super) const RESAMPLE_MAX: usize = 256;
 
 /// Window of the healthy time; the time since the onset is 1, step i is 2 + i, the last is after the plan.
 pub(super) const HEALTHY: usize = 0;
@@ -98,7 +98,7 @@ pub(super) struct Service {
     count: u32,
     late: u32,
     errors: u32,
-    times: Vec<u32>,
+    pub(super) times: Vec<u32>,
     draw: Draw,
     /// Delay of every answer in a hostile run.
     answer_delay: u64,

@@ -311,7 +311,7 @@ fn busiest(executions: &[&Execution<'_>]) -> u32 {
 }
 
 /// At most [`SAMPLES_MAX`] quantiles, ascending.
-fn sample(mut values: Vec<u64>) -> Vec<u32> {
+pub(super) fn sample(mut values: Vec<u64>) -> Vec<u32> {
     values.sort_unstable();
     let kept = values.len().min(SAMPLES_MAX);
     let at = |i: usize| values[(2 * i + 1) * values.len() / (2 * kept)];

@@ -7,7 +7,7 @@ use super::{Input, Step};
 use crate::isa::{Action, Rate};
 
 /// Values tried of one parameter.
-const CANDIDATES_MAX: u64 = 64;
+pub(super) const CANDIDATES_MAX: u64 = 64;
 
 /// A parameter that policy lets a preview change, with its bounds; `RateLimit.rate` in percent,
 /// `Restart.wave` in instances, `RestoreTraffic.ramp_ms` in milliseconds.

@@ -1,7 +1,7 @@
 //! All runs together: what a preview says.
 
 use super::arithmetic::{self, QuorumPhase, Wave};
-use super::compile::{CLIENT, Compiled, Edge, HOPS_MAX};
+use super::compile::{CLIENT, Compiled, HOPS_MAX};
 use super::engine::{Counts, FIRST_STEP, HEALTHY, IMPAIRED, Mode, Outcome, Run};
 use super::{FIX_RUNS_MAX, Input, Step};
 use crate::isa::ActionKind;
@@ -335,7 +335,8 @@ fn worst_path(compiled: &Compiled<'_>, outcome: &Outcome, windows: &[usize]) -> 
     for &window in windows {
         let ratios: Vec<u64> =
             outcome.counts.iter().map(|counts| ratio(counts[window], compiled.thinning).unwrap_or(1_000)).collect();
-        let product = compiled.roots.iter().map(|root| along(compiled, &ratios, root.edge, 0)).max().unwrap_or(1_000);
+        let paths = worst_paths(compiled, &ratios);
+        let product = compiled.roots.iter().map(|root| paths[root.edge]).max().unwrap_or(1_000);
         if product > worst.0 {
             let edge = (0..ratios.len()).max_by_key(|e| ratios[*e]);
             worst = (product, window, edge);
@@ -344,16 +345,21 @@ fn worst_path(compiled: &Compiled<'_>, outcome: &Outcome, windows: &[usize]) -> 
     worst
 }
 
-fn along(compiled: &Compiled<'_>, ratios: &[u64], e: usize, depth: u8) -> u64 {
-    if depth >= HOPS_MAX {
-        return ratios[e];
+/// For each edge, the product of ratios along the worst path that begins with it. Paths are not listed: in a mesh
+/// there are more of them than can be.
+fn worst_paths(compiled: &Compiled<'_>, ratios: &[u64]) -> Vec<u64> {
+    let mut worst = ratios.to_vec();
+    for _ in 0..HOPS_MAX {
+        let along = |(e, ratio): (usize, &u64)| {
+            let callee = compiled.edges[e].callee;
+            let calls = compiled.services[callee].calls.iter();
+            // Below a service whose callees never retry there is nothing to multiply.
+            let below = calls.filter(|next| compiled.edges[**next].callee != callee).map(|next| worst[*next]);
+            ratio.saturating_mul(below.max().unwrap_or(1_000)) / 1_000
+        };
+        worst = ratios.iter().enumerate().map(along).collect();
     }
-    let callee: &Edge = &compiled.edges[e];
-    let calls = &compiled.services[callee.callee].calls;
-    // Below a service whose callees never retry there is nothing to multiply.
-    let below = calls.iter().filter(|next| compiled.edges[**next].callee != callee.callee);
-    let below = below.map(|next| along(compiled, ratios, *next, depth + 1)).max().unwrap_or(1_000);
-    ratios[e].saturating_mul(below) / 1_000
+    worst
 }
 
 fn ratio(counts: Counts, thinning: u64) -> Option<u64> {

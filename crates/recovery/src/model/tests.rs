@@ -206,6 +206,7 @@ fn the_same_input_gives_the_same_bytes() {
 #[test]
 fn a_small_event_budget_thins_requests_and_keeps_the_finding() {
     let mut input = story(90, Health::Hung, 40);
+    assert_eq!(input.config.events_max, MODEL_EVENTS_MAX, "the default; a smaller one trips the same code");
     input.config.events_max = 40 * 8_000;
     let report = preview(&input);
     assert!(report.thinning > 1 && report.events < 4 * input.config.events_max, "{}", report.thinning);
@@ -271,4 +272,56 @@ fn the_effect_tree_is_written_in_the_words_of_receipts() {
     ];
     assert_eq!(report.lines, expected);
     assert_eq!(report.lines[0], "action s1 RateLimit limit/gateway->checkout=49500");
+}
+
+/// Twelve services that all call each other, thinly: more paths than could ever be walked.
+#[test]
+fn a_mesh_with_cycles_is_followed_to_its_last_hop_and_no_further() {
+    let names: Vec<String> = (0..12).map(|number| format!("s{number:02}")).collect();
+    let mut input = story(60, Health::Hung, 2);
+    let pairs = names.iter().flat_map(|caller| names.iter().map(move |callee| (caller, callee)));
+    let call = |(caller, callee): (&String, &String)| EdgeFit { calls_permille: 20, ..edge(caller, callee, 400, 2) };
+    input.fit.edges = pairs.filter(|(caller, callee)| caller != callee).map(call).collect();
+    input.fit.services = names.iter().map(|name| service(name, 2, 32, (1_000, 2_000))).collect();
+    input.fit.roots[0].service.clone_from(&names[0]);
+    input.impairments[0].service.clone_from(&names[1]);
+    input.steps.clear();
+    let report = preview(&input);
+    assert!(report.amplification_permille >= 1_000, "{report:?}");
+    // A chain that is longer than the limit: what lies below the last hop gets no requests.
+    let chain: Vec<String> = (0..=u32::from(compile::HOPS_MAX) + 3).map(|number| format!("s{number:02}")).collect();
+    input.fit.edges = chain.windows(2).map(|pair| edge(&pair[0], &pair[1], 4_000, 1)).collect();
+    input.fit.services = chain.iter().map(|name| service(name, 2, 32, (1_000, 2_000))).collect();
+    let compiled = compile::Compiled::new(&input);
+    let (rates, _) = compiled.flows(&[], false);
+    let reached = rates.iter().filter(|rate| **rate > 0).count();
+    assert_eq!(reached, usize::from(compile::HOPS_MAX));
+}
+
+#[test]
+fn a_search_for_a_fix_tries_so_many_values_and_no_more() {
+    let input = story(60, Health::Hung, 8);
+    let report = preview(&input);
+    let found = |step: u64, min: u64| {
+        let fine = Mutable { parameter: "RestoreTraffic.ramp_ms".into(), min, max: u64::MAX, step, safer_down: false };
+        find_fix(&input, breach(&report).expect("a breach"), &[fine])
+    };
+    // A longer ramp does not end a storm before it: every value is tried, and none is left to try.
+    assert_eq!((found(1, 0), fix::CANDIDATES_MAX), (None, 64));
+    assert_eq!(found(u64::MAX, 0), None, "a step beyond the end is no candidate");
+}
+
+#[test]
+fn measured_times_are_kept_as_so_many_quantiles() {
+    let sampled = |count: u64| fit::sample((0..count).rev().collect());
+    assert_eq!(sampled(SAMPLES_MAX as u64).len(), SAMPLES_MAX);
+    let many = sampled(SAMPLES_MAX as u64 + 1);
+    assert_eq!((many.len(), many.is_sorted()), (SAMPLES_MAX, true));
+    assert_eq!(sampled(0), [0_u32; 0]);
+    assert_eq!(fit::sample(vec![u64::MAX]), [u32::MAX]);
+    // A run draws its own times from them, at most so many.
+    let mut input = story(60, Health::Hung, 1);
+    input.fit.services[9].times_us = (0..1_000).map(|us| 85_000 + us).collect();
+    let compiled = compile::Compiled::new(&input);
+    assert_eq!(engine::Run::new(&compiled, 0, engine::Mode::Plan).services[9].times.len(), engine::RESAMPLE_MAX);
 }

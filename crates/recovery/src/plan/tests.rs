@@ -87,6 +87,8 @@ fn json_is_a_closed_form() {
         with("\"key\":\"s1\"", "\"key\":\"restore\""),
         with("{\"of\":\"open\"}", "{\"of\":[]}"),
         with("{\"of\":\"open\"}", "{}"),
+        with("\"instances\":[0]", "\"instances\":[]"),
+        with("\"ramp\":[25,50,100]", "\"ramp\":[]"),
         refused("{\"kind\":"),
         refused("[]"),
         refused(&"[".repeat(300)),
@@ -110,6 +112,8 @@ fn json_is_a_closed_form() {
         K101 at steps[0].key: expected a step key
         K104 at steps[2].target.of: names at least one step
         K104 at steps[2].target: `of` is missing
+        K104 at steps[1].target.instances: names at least one instance
+        K104 at steps[2].with.ramp: has at least one stage
         K101 at line 1, column 8: EOF while parsing a value
         K101 at the plan: expected an object
         K101 at line 1, column 128: recursion limit exceeded
@@ -126,6 +130,7 @@ fn json_reads_every_form_of_target() {
         "ratelimit S 90rps burst 20 priority paid 60s",
         "scale S +1 60s ; scale S -1 60s ; scale S =3 60s",
         "rollback role/ns/lock to S@2 ; rollback flag/ns/F to r7",
+        "rollback role/ns/lock to last-good@2 ; rollback flag/ns/F to last-good",
         "restart S group wave 3 surge 2 grace 1s jitter 10ms if queue<=4 until revision(flag/ns/F)=2 else undo-to s1",
     ] {
         let one = plan_of(crate::text::parse(text).unwrap());
@@ -153,4 +158,37 @@ fn revisions_name_their_parent_and_their_change() {
     let third = revise(&next, Cause::Pilot, first.steps.clone());
     assert_eq!((third.revision, third.parent), (3, Some(next.digest())));
     assert_eq!(third.changes[0].from, "ratelimit gateway->checkout 45% 120s ; restart payments@0 ; restore");
+}
+
+#[test]
+fn every_list_and_number_of_a_plan_has_its_limit() {
+    let good: serde_json::Value = serde_json::from_str(&story_json()).unwrap();
+    let with = |pointer: &str, value: serde_json::Value| {
+        let mut plan = good.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        plan.pointer_mut(parent).unwrap()[key] = value;
+        json::parse(&plan.to_string()).map_err(|error| error.code)
+    };
+    let repeated = |value: serde_json::Value, times: usize| serde_json::Value::Array(vec![value; times]);
+    let change = serde_json::json!({ "path": "a", "from": "b", "to": "c" });
+    let condition = serde_json::json!("ready(payments)>=1");
+    let step = good["steps"][2].clone();
+    let cases = [
+        ("/steps", step, STEPS_MAX),
+        ("/changes", change, CHANGES_MAX),
+        ("/footprint", serde_json::json!("a"), FOOTPRINT_MAX),
+        ("/steps/0/pre", condition.clone(), PREDICATES_MAX),
+        ("/steps/0/post", condition, PREDICATES_MAX),
+        ("/steps/1/target/instances", serde_json::json!(1), LIST_MAX),
+        ("/steps/2/with/ramp", serde_json::json!(1), LIST_MAX),
+        ("/steps/2/target/of", serde_json::json!("s1"), LIST_MAX),
+    ];
+    for (pointer, value, max) in cases {
+        assert!(with(pointer, repeated(value.clone(), max)).is_ok(), "{pointer}");
+        assert_eq!(with(pointer, repeated(value, max + 1)).err(), Some(Code::K102), "{pointer}");
+    }
+    assert!(with("/revision", REVISIONS_MAX.into()).is_ok());
+    assert_eq!(with("/revision", (REVISIONS_MAX + 1).into()).err(), Some(Code::K104));
+    assert!(with("/class", "c".repeat(NAME_BYTES_MAX).into()).is_ok());
+    assert_eq!(with("/class", "c".repeat(NAME_BYTES_MAX + 1).into()).err(), Some(Code::K101));
 }

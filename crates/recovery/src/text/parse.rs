@@ -212,10 +212,10 @@ impl Parser {
         let Object { kind, namespace, name } = self.object()?;
         let to = if self.eat("to") {
             let word = self.word("a revision")?;
-            if word == "last-good" {
-                Revision::LastGood
-            } else if self.eat("@") {
+            if self.eat("@") {
                 Revision::Named(format!("{word}@{}", self.word("an instance")?))
+            } else if word == "last-good" {
+                Revision::LastGood
             } else {
                 Revision::Named(word)
             }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::isa::{Action, Place, Rate, Restored};
-use crate::plan::{OnFail, Signal};
+use crate::plan::{LIST_MAX, NAME_BYTES_MAX, OnFail, PLAN_BYTES_MAX, PREDICATES_MAX, STEPS_MAX, Signal};
 use expect_test::expect;
 
 fn printed(text: &str) -> String {
@@ -126,12 +126,19 @@ fn errors_say_where_and_what_would_be_right() {
 
 #[test]
 fn limits_hold() {
-    let many = vec!["restart S"; 33].join(" ; ");
-    assert_eq!(parse(&many).unwrap_err().code, Code::K102);
+    let many = |steps: usize| vec!["restart S"; steps].join(" ; ");
+    assert_eq!(parse(&many(STEPS_MAX)).unwrap().len(), STEPS_MAX);
+    assert_eq!(parse(&many(STEPS_MAX + 1)).unwrap_err().code, Code::K102);
+    let padded = |bytes: usize| format!("restart S{}", " ".repeat(bytes - 9));
+    assert!(parse(&padded(PLAN_BYTES_MAX)).is_ok());
+    assert_eq!(parse(&padded(PLAN_BYTES_MAX + 1)).unwrap_err().code, Code::K102);
     assert_eq!(parse(&"restart S ;".repeat(10_000)).unwrap_err().code, Code::K102);
-    let list = (0..300).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
-    assert_eq!(parse(&format!("restart S@{list}")).unwrap_err().code, Code::K102);
-    let conditions = ["ready(S)>=1"; 9].join(",");
-    assert_eq!(parse(&format!("restart S until {conditions}")).unwrap_err().code, Code::K102);
-    assert!(parse(&format!("restart {}", "x".repeat(257))).is_err());
+    let list = |items: usize| (0..items).map(|number| number.to_string()).collect::<Vec<_>>().join(",");
+    assert!(parse(&format!("restart S@{}", list(LIST_MAX))).is_ok());
+    assert_eq!(parse(&format!("restart S@{}", list(LIST_MAX + 1))).unwrap_err().code, Code::K102);
+    let conditions = |count: usize| format!("restart S until {}", vec!["ready(S)>=1"; count].join(","));
+    assert!(parse(&conditions(PREDICATES_MAX)).is_ok());
+    assert_eq!(parse(&conditions(PREDICATES_MAX + 1)).unwrap_err().code, Code::K102);
+    assert!(parse(&format!("restart {}", "x".repeat(NAME_BYTES_MAX))).is_ok());
+    assert_eq!(parse(&format!("restart {}", "x".repeat(NAME_BYTES_MAX + 1))).unwrap_err().code, Code::K101);
 }

@@ -110,7 +110,8 @@ impl Record {
     pub(crate) fn rows(&self, since_ms: i64, now_ms: i64) -> Vec<Row> {
         let seconds = self.lock();
         let Some(first) = seconds.by_start.keys().next().copied() else { return Vec::new() };
-        let (from, to) = (first.max(since_ms - since_ms.rem_euclid(1_000)), now_ms - now_ms.rem_euclid(1_000));
+        let (from, to) =
+            (first.max(since_ms.saturating_sub(since_ms.rem_euclid(1_000))), now_ms - now_ms.rem_euclid(1_000));
         let starts = (0..).map(|n| from + n * 1_000).take_while(|start| *start <= to).take(SECONDS_MAX);
         let empty = Second::default();
         starts.map(|start| seconds.by_start.get(&start).unwrap_or(&empty).row(start)).collect()
@@ -211,6 +212,22 @@ mod tests {
         // A clock that went back cannot reopen a written second.
         record.begin(10_000).end(Duration::ZERO, Outcome::Failed);
         assert_eq!(record.rows(13_000, 13_999)[0].failed, 1);
+    }
+
+    #[test]
+    fn seconds_stay_in_memory_up_to_their_limit_and_all_in_the_file() {
+        let dir = tempfile::tempdir().expect("dir");
+        let file = dir.path().join("load.jsonl");
+        let record = Arc::new(Record::open(&file).expect("open"));
+        let seconds = i64::try_from(SECONDS_MAX).expect("small") + 10;
+        for second in 0..seconds {
+            record.begin(second * 1_000).end(Duration::ZERO, Outcome::Ok);
+        }
+        record.write(seconds * 1_000).expect("write");
+        let rows = record.rows(i64::MIN, seconds * 1_000 - 1);
+        assert_eq!((rows.len(), rows[0].second_ms), (SECONDS_MAX, 10_000));
+        let written = std::fs::read_to_string(&file).expect("read").lines().count();
+        assert_eq!(written, SECONDS_MAX + 10);
     }
 
     #[test]

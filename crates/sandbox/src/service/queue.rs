@@ -148,4 +148,19 @@ mod tests {
         let left = again.take(Wanted { max: 9, done: Vec::new() }).await.expect("take").messages;
         assert_eq!(left.iter().map(|message| message.body.as_str()).collect::<Vec<_>>(), ["two"]);
     }
+
+    #[tokio::test]
+    async fn a_batch_has_so_many_messages_however_many_are_wanted() {
+        let dir = tempfile::tempdir().expect("dir");
+        let queue = Queue::open(&dir.path().join("queue.db")).expect("open");
+        for number in 0..=BATCH_MAX {
+            queue.put(Bytes::from(number.to_string()), &HeaderMap::new()).await.expect("put");
+        }
+        let wanted = Wanted { max: u32::MAX, done: Vec::new() };
+        let batch = queue.take(wanted).await.expect("take").messages;
+        assert_eq!(batch.len(), BATCH_MAX as usize);
+        let done = batch.iter().map(|message| message.id).collect();
+        let rest = queue.take(Wanted { max: BATCH_MAX, done }).await.expect("take").messages;
+        assert_eq!((rest.len(), rest[0].body.as_str()), (1, BATCH_MAX.to_string().as_str()));
+    }
 }

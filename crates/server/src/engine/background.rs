@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// LIMIT: timers handled in one sweep; what is left is handled in the next, at once.
-const TICK_MAX: u32 = 1_000;
+pub(super) const TICK_MAX: u32 = 1_000;
 /// The pause before what is due and did not change anything is looked at again.
 const IDLE_NAP: Millis = Millis(50);
 /// How often the outbox is searched for messages to give up.

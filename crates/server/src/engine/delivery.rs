@@ -243,3 +243,35 @@ fn place(message: &Message) -> Option<Place> {
         Address::Http(_) | Address::Topic { .. } | Address::Command(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use protocol::{Promise, PromiseState, Value};
+    use std::sync::Arc;
+
+    #[test]
+    fn the_newest_given_up_messages_are_remembered_up_to_their_limit() {
+        let promise = Promise {
+            id: "p".into(),
+            state: PromiseState::Resolved,
+            param: Value::default(),
+            value: Value::default(),
+            tags: BTreeMap::new(),
+            timeout_at: Timestamp(9),
+            created_at: Timestamp(1),
+            settled_at: Some(Timestamp(2)),
+        };
+        let promise = Arc::new(promise);
+        let address = |number: usize| format!("poll://uni@nobody/{number}");
+        let mut delivery = Delivery::default();
+        let start = Timestamp(1_000);
+        for number in 0..=DEAD_LETTERS_MAX {
+            delivery.add(Message::Unblock { address: address(number), promise: promise.clone() }, 0, start);
+        }
+        assert!(delivery.give_up(start.plus(Millis(UNBLOCK_GIVE_UP.0 - 1))).is_empty());
+        assert_eq!(delivery.give_up(start.plus(UNBLOCK_GIVE_UP)).len(), DEAD_LETTERS_MAX + 1);
+        let dead = delivery.dead_letters();
+        assert_eq!((dead.len(), dead[0].address()), (DEAD_LETTERS_MAX, address(1).as_str()), "the oldest is forgotten");
+    }
+}

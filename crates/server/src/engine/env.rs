@@ -147,7 +147,7 @@ impl Env {
                 if left == Millis(0) {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(left.0).min(NAP_MAX)).await;
+                tokio::time::sleep(nap(left)).await;
             },
             Source::Manual { now, .. } => {
                 let mut changes = now.subscribe();
@@ -181,6 +181,11 @@ fn millis(time: Duration) -> Millis {
     Millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// How long to sleep before the clock, which somebody may set, is looked at again.
+fn nap(left: Millis) -> Duration {
+    Duration::from_millis(left.0).min(NAP_MAX)
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the shell's clock")]
 fn read_clock() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -190,6 +195,11 @@ fn read_clock() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_sleep_is_many_naps() {
+        assert_eq!((nap(Millis(999)), nap(Millis(u64::MAX))), (Duration::from_millis(999), NAP_MAX));
+    }
 
     #[test]
     fn time_never_goes_back() {

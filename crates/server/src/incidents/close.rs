@@ -144,3 +144,41 @@ impl Run {
         Ok(settled)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+    use crate::incidents::run::Brief;
+    use protocol::{Create, Request, TaskRef};
+
+    #[tokio::test]
+    async fn a_seal_that_nobody_signs_leaves_the_evidence_open_after_its_time() {
+        let fixture = Fixture::new();
+        let (app, id) = (fixture.app.clone(), "inc/abc".to_owned());
+        let tags = BTreeMap::from([(protocol::TARGET.to_owned(), "poll://any@test".to_owned())]);
+        let timeout_at = app.env.now().plus(Millis(3_600_000));
+        let create = Create { id: id.clone(), timeout_at, param: Value::default(), tags };
+        let acquire = Request::TaskAcquire { id: id.clone(), version: 0, pid: "w".into(), ttl: Millis(3_600_000) };
+        let requests = vec![Request::PromiseCreate(create), acquire];
+        app.engine.submit(requests, Vec::new(), Vec::new(), Vec::new()).await.unwrap();
+        let task = TaskRef { id, version: app.engine.task("inc/abc").unwrap().version };
+        let mut run = Run::new(app.clone(), "abc".into(), Brief::default(), task, Arc::default());
+        let seal = run.promise("seal");
+        let offered = async {
+            while app.engine.promise(&seal).is_none() {
+                tokio::task::yield_now().await;
+            }
+            let offered = app.engine.promise(&seal).unwrap();
+            assert_eq!(offered.timeout_at, app.env.now().plus(SEAL_MAX));
+            app.env.advance(Millis(SEAL_MAX.0 - 1));
+            app.engine.flush().await.unwrap();
+            assert_eq!(app.engine.promise(&seal).unwrap().state, PromiseState::Pending);
+            app.env.advance(Millis(1));
+        };
+        let ending = Ending { outcome: "escalated".into(), exit: 20, why: "a test".into() };
+        let (closed, ()) = tokio::join!(run.close(&ending), offered);
+        let Err(Stop::Ended(ended)) = closed else { panic!("{closed:?}") };
+        assert!(ended.exit == 20 && ended.why.contains("the evidence stays open"), "{ended:?}");
+    }
+}

@@ -340,7 +340,10 @@ pub fn short(id: &str) -> String {
 /// The known name nearest to an unknown one, by edit distance, if it is near at all.
 #[must_use]
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.map(|other| (distance(name, other), other));
+    // A name that could be no service's is near to none; and comparing takes the product of both lengths.
+    let near = |other: &&str| other.len().abs_diff(name.len()) <= name.len().div_ceil(2);
+    let comparable = known.filter(|_| name.len() <= recovery::span::SPAN_NAME_BYTES_MAX).filter(near);
+    let scored = comparable.map(|other| (distance(name, other), other));
     let (distance, best) = scored.min()?;
     (distance <= name.len().div_ceil(2)).then_some(best)
 }
@@ -376,6 +379,28 @@ mod tests {
         let known = ["checkout", "payments", "cart"];
         assert_eq!(nearest("chekout", known.into_iter()), Some("checkout"));
         assert_eq!(nearest("zzz", known.into_iter()), None);
+    }
+
+    #[test]
+    fn a_name_that_could_be_no_services_is_near_to_none() {
+        let long = "checkout".repeat(100_000);
+        let known: Vec<String> = (0..10_000).map(|number| format!("service-{number}")).collect();
+        assert_eq!(nearest(&long, known.iter().map(String::as_str)), None);
+        assert_eq!(nearest("", known.iter().map(String::as_str)), None);
+    }
+
+    #[tokio::test]
+    async fn an_incident_ends_after_a_day_at_the_latest() {
+        let fixture = crate::fixture::Fixture::new();
+        let app = &fixture.app;
+        let brief = Brief { target: "checkout".into(), ..Brief::default() };
+        let id = format!("inc/{}", open(app, brief).await.unwrap());
+        assert_eq!(app.engine.promise(&id).unwrap().timeout_at, app.env.now().plus(INCIDENT_MAX));
+        let state = || app.engine.promise(&id).unwrap().state;
+        app.env.advance(Millis(INCIDENT_MAX.0 - 1));
+        assert_eq!(state(), protocol::PromiseState::Pending);
+        app.env.advance(Millis(1));
+        assert_eq!(app.engine.wait_settled(&id).await.unwrap().state, protocol::PromiseState::TimedOut);
     }
 
     #[test]

@@ -49,5 +49,13 @@ fn a_damaged_key_or_policy_is_refused_by_name() {
     assert!(load_policy(&policy).is_ok());
     std::fs::write(&policy, "schema = 1\nnmae = \"x\"\n").unwrap();
     let error = load_policy(&policy).unwrap_err().to_string();
-    assert!(error.contains("nmae") && error.contains("line 2"), "{error}");
+    assert!(error.contains("nmae") && error.contains("policy.toml:2:1"), "{error}");
+    let padded = |bytes: u64| {
+        let mut text = governance::policy::DEFAULT_TEXT.to_owned();
+        text.extend(std::iter::repeat_n('\n', usize::try_from(bytes).unwrap() - text.len()));
+        std::fs::write(&policy, text).unwrap();
+        load_policy(&policy)
+    };
+    assert!(padded(POLICY_BYTES_MAX).is_ok());
+    assert!(matches!(padded(POLICY_BYTES_MAX + 1), Err(InitError::Text(input::Error::TooLarge { .. }))));
 }

@@ -5,6 +5,9 @@ use base::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+/// LIMIT: any number in a second of the record; a larger one is no count of requests and no latency.
+const RECORD_NUMBER_MAX: u64 = 1_000_000_000_000;
+
 /// One second of the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -79,7 +82,18 @@ pub async fn read_record(url: &str, since: Timestamp) -> Result<Vec<RecordSecond
     if status != 200 {
         return Err(RecordError::Garbled(url.to_owned()));
     }
-    serde_json::from_slice(&body).map_err(|_| RecordError::Garbled(url.to_owned()))
+    parse(&body).ok_or_else(|| RecordError::Garbled(url.to_owned()))
+}
+
+/// A record, if that is what it is: sums over all its seconds stay numbers.
+fn parse(body: &[u8]) -> Option<Vec<RecordSecond>> {
+    let record: Vec<RecordSecond> = serde_json::from_slice(body).ok()?;
+    let numbers = |second: &RecordSecond| {
+        let RecordSecond { second_ms: _, sent, ok, failed, shed, late, p50_ms, p99_ms, in_flight } = *second;
+        [sent, ok, failed, shed, late, p50_ms, p99_ms, in_flight]
+    };
+    let plain = |second: &RecordSecond| numbers(second).iter().all(|number| *number <= RECORD_NUMBER_MAX);
+    record.iter().all(plain).then_some(record)
 }
 
 /// Adds up the seconds in `[from, to)`.

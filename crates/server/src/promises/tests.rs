@@ -168,3 +168,36 @@ async fn other_routes_answer_as_the_protocol_says() {
     );
     assert!(served.engine.promise("p").is_none());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_takes_so_many_jobs_at_once_and_leaves_the_rest() {
+    let served = serve().await;
+    let client = Client::new(&served.url).unwrap();
+    for number in 0..=client::JOBS_MAX {
+        client.create(&format!("job-{number}"), FAR, Value::default(), target("executor")).await.unwrap();
+    }
+    let (_worker, mut jobs) = worker(&served, "w1");
+    let mut held = Vec::new();
+    while held.len() < client::JOBS_MAX {
+        held.push(jobs.recv().await.unwrap());
+    }
+    // Every offer was sent before the last of these was taken; what follows it has been passed over by now.
+    for number in 0..=client::JOBS_MAX {
+        client.get(&format!("job-{number}")).await.unwrap();
+    }
+    assert!(jobs.try_recv().is_err(), "one more than it may have");
+    let taken = (0..=client::JOBS_MAX).filter(|number| {
+        served.engine.task(&format!("job-{number}")).is_some_and(|task| task.state == TaskState::Acquired)
+    });
+    assert_eq!(taken.count(), client::JOBS_MAX);
+}
+
+#[tokio::test]
+async fn a_request_is_read_up_to_its_limit() {
+    let served = serve().await;
+    let router = routes(served.engine.clone(), served.url.clone());
+    for (length, status) in [(super::REQUEST_BYTES_MAX, 400), (super::REQUEST_BYTES_MAX + 1, 413)] {
+        let request = axum::http::Request::post("/").body(Body::from(vec![b' '; length])).unwrap();
+        assert_eq!(crate::fixture::ask(&router, request).await.0.as_u16(), status, "{length}");
+    }
+}

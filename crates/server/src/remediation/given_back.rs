@@ -63,3 +63,27 @@ async fn refuse(app: &App, told: &GivenBack) -> bool {
     let held = Guard::Task { id: told.task.clone(), version: told.version };
     app.engine.submit(vec![fulfill], Vec::new(), Vec::new(), vec![held]).await.is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, ask};
+    use axum::body::Body;
+    use axum::http::Request as Http;
+
+    #[tokio::test]
+    async fn a_reason_is_taken_up_to_its_limit() {
+        let fixture = Fixture::new();
+        let router = routes(fixture.app.clone());
+        let code = "X1";
+        // One that fits is looked at: there is no such task.
+        for (bytes, status) in [(WHY_BYTES_MAX, 404), (WHY_BYTES_MAX + 1, 413)] {
+            let why = "w".repeat(bytes - code.len());
+            let told =
+                GivenBack { task: "inc/abc:commit.1".into(), version: 1, code: code.into(), why, is_final: true };
+            let body = Body::from(serde_json::to_vec(&told).unwrap());
+            let request = Http::post("/given-back").header("content-type", "application/json").body(body).unwrap();
+            assert_eq!(ask(&router, request).await.0.as_u16(), status, "{bytes}");
+        }
+    }
+}

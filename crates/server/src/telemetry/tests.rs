@@ -168,3 +168,14 @@ fn the_count_of_a_partial_success_is_a_protobuf_number() {
     assert_eq!(partial_success(300), [0x0a, 3, 0x08, 0xac, 0x02]);
     assert_eq!(partial_success(u64::MAX).len(), 2 + 1 + 10);
 }
+
+#[test]
+fn spans_are_kept_up_to_their_limit_and_the_oldest_go_first() {
+    let telemetry = telemetry();
+    assert_eq!(telemetry.lock().kept_max, SPANS_KEPT_MAX);
+    telemetry.lock().kept_max = 3;
+    let span = |id: u64| Span { id, start_us: u64::try_from(START.0).unwrap() * 1_000, ..Span::default() };
+    telemetry.observe((1..=5).map(span).collect());
+    let kept = telemetry.spans(START, START.plus(Millis(1)));
+    assert_eq!(kept.iter().map(|span| span.id).collect::<Vec<_>>(), [3, 4, 5]);
+}

@@ -227,3 +227,15 @@ fn what_the_log_holds_is_in_the_file_once_it_is_open_or_it_does_not_open() {
     let mut again = Sqlite::open_file(&path, Duration::ZERO).unwrap();
     assert_eq!((log(), again.load().unwrap().rows.len()), (0, 1));
 }
+
+#[test]
+fn a_reader_takes_so_many_records_at_once_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = opened(dir.path());
+    let entries = (0..=READER_ENTRIES_MAX).map(|index| StoredEntry { incident: None, seq: None, ..entry(index, b"x") });
+    store.commit(&Batch { entries: entries.collect(), ..Batch::default() }).unwrap();
+    let reader = store.reader().unwrap();
+    let read = |from: u64| reader.entries(from..u64::MAX).unwrap().len() as u64;
+    assert_eq!((read(0), read(1)), (READER_ENTRIES_MAX, READER_ENTRIES_MAX));
+    assert_eq!(read(READER_ENTRIES_MAX), 1, "the rest comes with the next call");
+}

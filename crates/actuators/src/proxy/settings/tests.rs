@@ -102,7 +102,7 @@ fn what_is_unknown_or_out_of_range_is_refused() {
         let refused = ask(&mut book, &change("k", 1, &[(name, value)]), 0);
         assert!(matches!(refused, Err(Refusal::Refused(_))), "{name} {value}");
     }
-    for key in ["", "with blank", "é", &"k".repeat(300)] {
+    for key in ["", "with blank", "é", &"k".repeat(KEY_BYTES_MAX + 1)] {
         assert!(ask(&mut book, &change(key, 1, &[("limit/till", 1)]), 0).is_err(), "{key}");
     }
     assert!(ask(&mut book, &change("k", 1, &[]), 0).is_err());
@@ -111,7 +111,12 @@ fn what_is_unknown_or_out_of_range_is_refused() {
     let mut down = change("k", 1, &[("limit/till", 1)]);
     down.ramp = Some(Ramp { steps: vec![50, 25, 100], every_ms: 1 });
     assert!(ask(&mut book, &down, 0).is_err());
+    down.ramp = Some(Ramp { steps: (0..=100).collect(), every_ms: 1 });
+    assert!(ask(&mut book, &down, 0).is_err());
     assert!(book.fields.is_empty() && book.answers.is_empty());
+    down.ramp = Some(Ramp { steps: (1..=100).collect(), every_ms: 1 });
+    assert!(ask(&mut book, &down, 0).is_ok());
+    assert!(ask(&mut book, &change(&"k".repeat(KEY_BYTES_MAX), 1, &[("limit/till", 1)]), 0).is_ok());
 }
 
 #[test]

@@ -144,3 +144,29 @@ fn numbers_are_rounded_to_the_safe_side_and_grouped() {
         ["900 ms", "9.9 s", "60 s", "2 min", "2 h"]
     );
 }
+
+#[test]
+fn traces_and_dictionaries_are_read_up_to_their_limit() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = traces(2);
+    let (plain, gz) = (write(dir.path(), "t.json", &text), write(dir.path(), "t.json.gz", &gzip(&text)));
+    let length = text.len() as u64;
+    assert!(length < TRACES_BYTES_MAX.min(DICTIONARY_BYTES_MAX), "the limits of a run, tripped here with less");
+    for path in [plain, gz] {
+        assert_eq!(inflated(&path, length).unwrap(), text);
+        let over = inflated(&path, length - 1).unwrap_err();
+        assert!(over.exit == 2 && over.message.contains("more than"), "{over:?}");
+    }
+}
+
+#[test]
+fn so_many_services_are_named_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let named = |count: usize| {
+        let spans: Vec<_> = (0..count).map(|n| span(&format!("s{n:02}"), n as u64 + 1, 1, "")).collect();
+        let path = write(dir.path(), "t.json", serde_json::json!({ "resourceSpans": spans }).to_string().as_bytes());
+        unknown("y", &read(&args("x", None, None), &path).unwrap().snapshot).next.unwrap()
+    };
+    assert!(named(NAMED_MAX).ends_with(&format!("s{:02}", NAMED_MAX - 1)), "{}", named(NAMED_MAX));
+    assert!(named(NAMED_MAX + 1).ends_with(&format!("s{:02}, …", NAMED_MAX - 1)), "{}", named(NAMED_MAX + 1));
+}

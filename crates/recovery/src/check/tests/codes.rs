@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::isa::{Action, Place};
-use crate::plan::{OnFail, Predicate, Signal};
+use crate::plan::{
+    CHANGES_MAX, Change, FOOTPRINT_MAX, LIST_MAX, MUTATIONS_MAX, OnFail, PREDICATES_MAX, Predicate, REVISIONS_MAX,
+    STEPS_MAX, Signal,
+};
 use base::Timestamp;
 
 /// Fires exactly this code.
@@ -45,10 +48,10 @@ fn forms() {
     bad.incident = "UPPER".into();
     assert_eq!(codes(&bad, &w), [Code::K101]);
     let long = plan("restart payments@0");
-    let steps = vec![long.steps[0].clone(); 33];
+    let steps = vec![long.steps[0].clone(); STEPS_MAX + 1];
     assert!(codes(&Plan { steps, ..long.clone() }, &w).contains(&Code::K102));
     assert_eq!(codes(&Plan { steps: Vec::new(), ..long.clone() }, &w), [Code::K101]);
-    assert_eq!(codes(&Plan { revision: 9, ..long }, &w), [Code::K102]);
+    assert_eq!(codes(&Plan { revision: REVISIONS_MAX + 1, ..long }, &w), [Code::K102]);
     only(Code::K104, "restart payments@0 wave 0", &w);
     only(Code::K104, "restart payments@0 surge 2", &w);
     only(Code::K104, "restart payments@zone=z1", &w);
@@ -66,6 +69,85 @@ fn forms() {
     only(Code::K105, "restore s2 ; drain payments@0 new 60s", &w);
     only(Code::K105, "a: restart payments@0 ; a: ratelimit payments 50% 60s", &w);
     only(Code::K105, "restart payments@0 else undo-to s4", &w);
+}
+
+/// The bounds of numbers are what the check accepts, and one more is refused with the bound as repair.
+#[test]
+fn numbers_are_refused_beyond_their_limit() {
+    let w = world();
+    for (steps, parameter, max) in [
+        ("drain payments@0 new {}ms", "ttl_ms", TTL_MS_MAX),
+        ("drain payments@0 new 60s timeout {}ms", "timeout_ms", PAUSE_MS_MAX),
+        ("break gateway->checkout open {}ms", "ttl_ms", TTL_MS_MAX),
+        ("ratelimit gateway->checkout 50% {}ms", "ttl_ms", TTL_MS_MAX),
+        ("scale payments +1 {}ms", "ttl_ms", SCALE_TTL_MS_MAX),
+        ("restart payments@0 wave {}", "wave", u64::from(WAVE_MAX)),
+        ("restart payments@0 grace {}ms", "grace_ms", PAUSE_MS_MAX),
+        ("restart payments@0 jitter {}ms", "jitter_ms", PAUSE_MS_MAX),
+        ("drain payments@0 new 60s ; restore ramp 50,100 every {}ms", "ramp_ms", PAUSE_MS_MAX),
+    ] {
+        let judged = |value: u64| check(&plan(&steps.replace("{}", &value.to_string())), &w).err().unwrap_or_default();
+        let form = |found: &Rejection| found.code == Code::K104;
+        assert!(!judged(max).iter().any(form), "{steps} at {max}: {:?}", judged(max));
+        let over = judged(max + 1);
+        let refused: Vec<_> = over.iter().filter(|found| form(found)).map(|found| found.subject.as_str()).collect();
+        assert_eq!(refused, [parameter], "{steps} beyond {max}");
+    }
+}
+
+#[test]
+fn lists_are_refused_beyond_their_limit() {
+    let w = world();
+    let base = plan(STORY);
+    let refused = |change: &dyn Fn(&mut Plan)| {
+        let mut plan = base.clone();
+        change(&mut plan);
+        codes(&plan, &w).contains(&Code::K102)
+    };
+    let change = Change { path: "a".into(), from: "b".into(), to: "c".into() };
+    let ready = |value| Predicate { signal: Signal::Ready, subject: None, value };
+    let conditions = |count: usize| (0_i64..).map(ready).take(count).collect::<Vec<_>>();
+    let names = |count: usize| (0..count).map(|number| format!("s{number}")).collect::<Vec<_>>();
+    let instances = |count: u32| Place::Instances("payments".into(), (0..count).collect());
+    for (extra, expected) in [(0, false), (1, true)] {
+        assert_eq!(refused(&|plan| plan.changes = vec![change.clone(); CHANGES_MAX + extra]), expected, "changes");
+        assert_eq!(refused(&|plan| plan.footprint = names(FOOTPRINT_MAX + extra)), expected, "footprint");
+        assert_eq!(refused(&|plan| plan.steps[1].pre = conditions(PREDICATES_MAX + extra)), expected, "pre");
+        assert_eq!(refused(&|plan| plan.steps[1].post = conditions(PREDICATES_MAX + extra)), expected, "post");
+        let list = u32::try_from(LIST_MAX + extra).unwrap();
+        let longer = |plan: &mut Plan| {
+            if let Action::Restart { place, .. } = &mut plan.steps[1].action {
+                *place = instances(list);
+            }
+        };
+        assert_eq!(refused(&longer), expected, "list");
+    }
+}
+
+#[test]
+fn mutations_and_revisions_come_to_an_end() {
+    let parent = plan(STORY);
+    let change = Change { path: "s1.rate".into(), from: "60%".into(), to: "45%".into() };
+    let mutated = lineage::mutate(&parent, &change).unwrap();
+    let mut w = World { previous: Some(parent.clone()), ..world() };
+    w.mutations_used = MUTATIONS_MAX - 1;
+    assert!(check(&mutated, &w).is_ok(), "{}", explained(&mutated, &w));
+    w.mutations_used = MUTATIONS_MAX;
+    assert_eq!(codes(&mutated, &w), [Code::K112]);
+    let wide = Plan {
+        revision: REVISIONS_MAX,
+        ..plan("ratelimit gateway->checkout 60% 120s ; restart payments@0 ; restart cart@0 ; restore")
+    };
+    assert_eq!(nearest(&wide, &world()), None, "a repair would be one revision too many");
+    assert!(nearest(&Plan { revision: 1, ..wide }, &world()).is_some());
+}
+
+#[test]
+fn a_reading_from_the_future_is_not_fresh() {
+    use super::super::state::{FACT_SKEW_MAX, is_fresh};
+    let w = world();
+    assert!(is_fresh(&w, w.now.plus(FACT_SKEW_MAX)));
+    assert!(!is_fresh(&w, w.now.plus(Millis(FACT_SKEW_MAX.0 + 1))));
 }
 
 #[test]

@@ -468,3 +468,60 @@ fn a_question_nobody_answers_ends_as_unknown_and_is_undone() {
     assert_eq!(hand.outcome, Some(Outcome::Undone(Cause::Unknown)));
     assert_eq!(hand.target.state["limit/a->b"], -1, "perhaps applied counts as applied");
 }
+
+#[test]
+fn a_call_that_certainly_took_no_effect_is_made_a_few_times_and_no_more() {
+    let mut hand = Hand::new(vec![restart("b")]);
+    let mut performed = 0;
+    while let Some(Command::Perform(call)) = hand.until(|command| matches!(command, Command::Perform(_))) {
+        performed += 1;
+        let outcome = CallOutcome::Absent;
+        let receipt = Receipt {
+            outcome,
+            ..match hand.target.clone().perform(&call) {
+                Event::Receipt(_, receipt) => receipt,
+                other => panic!("{other:?}"),
+            }
+        };
+        hand.tell(Event::Receipt(call.key, receipt));
+    }
+    assert_eq!((performed, &hand.outcome), (PERFORM_ATTEMPTS_MAX, &Some(Outcome::Undone(Cause::Absent))));
+    assert!(hand.target.effects.is_empty());
+}
+
+#[test]
+fn a_step_is_repeated_as_often_as_its_limit_says() {
+    let mut step = restart("b");
+    step.on_fail = OnFail::Retry;
+    let mut hand = Hand::new(vec![step]);
+    hand.work();
+    while hand.outcome.is_none() {
+        hand.now = hand.kernel.poll_timeout().unwrap();
+        hand.kernel.handle_timeout(hand.now);
+        hand.work();
+    }
+    let repeats = hand.words().iter().filter(|word| **word == "repeat").count();
+    assert_eq!(repeats, RESTART_ATTEMPTS_MAX as usize);
+}
+
+#[test]
+fn a_journal_has_an_end() {
+    let mut hand = Hand::new(vec![restart("b")]);
+    let Some(Command::Append(_, intend)) = hand.until(|command| matches!(command, Command::Append(..))) else {
+        panic!("a plan begins with its first intent")
+    };
+    let key = intend.key().cloned().unwrap();
+    let mut journal = vec![intend];
+    let replayed = |journal: &[Record]| {
+        Kernel::replay(checked(vec![restart("b")]), armed(2), config(), journal, START).map(|kernel| kernel.next_seq())
+    };
+    let last = JOURNAL_RECORDS_MAX - 1;
+    journal.resize(usize::try_from(last).unwrap(), Record::Unknown(key.clone()));
+    assert_eq!(replayed(&journal), Ok(last));
+    // One that is full and not at its end could not be continued; one that is longer is nobody's.
+    journal.push(Record::Unknown(key.clone()));
+    let full = JournalError { seq: JOURNAL_RECORDS_MAX, why: Misfit::End };
+    assert_eq!(replayed(&journal), Err(full.clone()));
+    journal.push(Record::Unknown(key));
+    assert_eq!(replayed(&journal), Err(full));
+}

@@ -98,7 +98,9 @@ fn action(kind: ActionKind, target: &mut Fields, with: &mut Fields) -> Read<Acti
         },
         ActionKind::RestoreTraffic => Action::RestoreTraffic {
             of: restored(target)?,
-            ramp: with.take("ramp").map_or(Ok(vec![25, 50, 100]), |node| node.items(LIST_MAX, Node::count))?,
+            ramp: with
+                .take("ramp")
+                .map_or(Ok(vec![25, 50, 100]), |node| node.some(LIST_MAX, "has at least one stage", Node::count))?,
             ramp_ms: with.millis("ramp_ms")?,
         },
         ActionKind::CircuitBreak => Action::CircuitBreak {
@@ -140,7 +142,7 @@ fn action(kind: ActionKind, target: &mut Fields, with: &mut Fields) -> Read<Acti
 fn place(target: &mut Fields) -> Read<Place> {
     let service = target.need("service")?.name()?;
     if let Some(node) = target.take("instances") {
-        return Ok(Place::Instances(service, node.items(LIST_MAX, Node::count)?));
+        return Ok(Place::Instances(service, node.some(LIST_MAX, "names at least one instance", Node::count)?));
     }
     if let Some(node) = target.take("zone") {
         return Ok(Place::Zone(service, node.name()?));
@@ -169,9 +171,8 @@ fn restored(target: &mut Fields) -> Read<Restored> {
     if of.tree == Tree::Text("open".to_owned()) {
         return Ok(Restored::AllOpen);
     }
-    let at = of.at.clone();
-    let keys = of.items(LIST_MAX, |item| item.word(|word| is_key(word).then(|| word.to_owned()), "a step key"))?;
-    if keys.is_empty() { Err(fail(Code::K104, &at, "names at least one step")) } else { Ok(Restored::Steps(keys)) }
+    let key = |item: Node| item.word(|word| is_key(word).then(|| word.to_owned()), "a step key");
+    of.some(LIST_MAX, "names at least one step", key).map(Restored::Steps)
 }
 
 fn edge(node: Node) -> Read<EdgeName> {
@@ -278,6 +279,13 @@ impl Node {
         }
         let one = |(index, tree)| read(Node { at: format!("{}[{index}]", self.at), tree });
         items.into_iter().enumerate().map(one).collect()
+    }
+
+    /// As [`Node::items`], of a list that may not be empty: the text form has no word for nothing.
+    fn some<T>(self, max: usize, wanted: &str, read: impl Fn(Node) -> Read<T>) -> Read<Vec<T>> {
+        let at = self.at.clone();
+        let items = self.items(max, read)?;
+        if items.is_empty() { Err(fail(Code::K104, &at, wanted)) } else { Ok(items) }
     }
 
     fn text(self) -> Read<String> {

@@ -119,3 +119,27 @@ async fn a_lapsed_lease_is_offered_again_and_a_pending_task_every_retry() {
     assert_eq!(offered(&mut worker).await.1, 2, "the lease lapsed");
     assert_eq!(engine.violations(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn so_many_workers_connect_and_each_is_sent_so_much_before_it_reads() {
+    use super::super::{CONNECTION_BUFFER_MAX, CONNECTIONS_MAX};
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let mut slow = engine.subscribe("slow", "w").unwrap();
+    let others: Vec<_> = (1..CONNECTIONS_MAX).map(|n| engine.subscribe("g", &format!("w{n}")).unwrap()).collect();
+    let refused = engine.subscribe("g", "over").map(|_| ()).unwrap_err();
+    assert!(refused.to_string().contains(&CONNECTIONS_MAX.to_string()), "{refused}");
+    drop(others);
+    assert!(engine.subscribe("g", "over").is_ok(), "one that left makes room");
+    // Nobody reads: the buffer fills, and the rest stays in the outbox.
+    let count = CONNECTION_BUFFER_MAX + 5;
+    for number in 0..count {
+        submit(&engine, vec![create_for(&format!("t{number}"), "poll://any@slow")]).await.unwrap();
+    }
+    engine.flush().await.unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < count {
+        seen.insert(offered(&mut slow).await.0);
+    }
+    assert_eq!(seen.len(), count, "none is lost");
+}

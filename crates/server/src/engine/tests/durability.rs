@@ -244,3 +244,28 @@ async fn a_record_that_no_verifier_would_accept_is_refused_before_it_is_written(
     engine.submit(vec![create("p")], record(ENTRY_BYTES_MAX), Vec::new(), Vec::new()).await.unwrap();
     assert_eq!(engine.log_size(), 1);
 }
+
+#[tokio::test]
+async fn more_deadlines_than_one_sweep_takes_are_all_kept() {
+    use super::super::{SUBMIT_REQUESTS_MAX, background::TICK_MAX};
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let due = START.plus(Millis(1_000));
+    let at = |number: u32| match create(&format!("p{number}")) {
+        Request::PromiseCreate(create) => Request::PromiseCreate(Create { timeout_at: due, ..create }),
+        other => other,
+    };
+    let all: Vec<Request> = (0..TICK_MAX + 5).map(at).collect();
+    for some in all.chunks(SUBMIT_REQUESTS_MAX) {
+        submit(&engine, some.to_vec()).await.unwrap();
+    }
+    let swept = protocol::tick(&engine.shared.lock().memory, due, TICK_MAX, &protocol::Config::default());
+    let rows = swept.iter().filter(|effect| matches!(effect, protocol::Effect::Put(_))).count();
+    assert_eq!(rows, TICK_MAX as usize, "one sweep takes no more");
+    engine.env().advance(Millis(1_000));
+    while engine.shared.lock().memory.next_due().is_some() {
+        tokio::task::yield_now().await;
+    }
+    engine.flush().await.unwrap();
+    assert_eq!(engine.violations(), Vec::<String>::new());
+}

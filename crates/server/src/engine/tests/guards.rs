@@ -130,3 +130,22 @@ async fn reserved_ids_are_written_in_process_only() {
     assert!(!engine.promise(&id).unwrap().is_settled());
     assert_eq!(engine.children("inc/1").len(), 2);
 }
+
+#[tokio::test]
+async fn one_submit_takes_so_many_requests_and_records_and_no_more() {
+    use super::super::{SUBMIT_ENTRIES_MAX, SUBMIT_REQUESTS_MAX};
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let requests = |count: usize| (0..count).map(|number| create(&format!("inc/{number}"))).collect::<Vec<_>>();
+    let entries = |count: usize| (0_u64..).map(|seq| entry("i", seq, "x")).take(count).collect::<Vec<_>>();
+    let most = engine.submit(requests(SUBMIT_REQUESTS_MAX), entries(SUBMIT_ENTRIES_MAX), Vec::new(), Vec::new()).await;
+    assert!(most.is_ok(), "{most:?}");
+    let written = engine.log_size();
+    for (requests, entries) in
+        [(requests(SUBMIT_REQUESTS_MAX + 1), Vec::new()), (Vec::new(), entries(SUBMIT_ENTRIES_MAX + 1))]
+    {
+        let refused = engine.submit(requests, entries, Vec::new(), Vec::new()).await;
+        assert!(matches!(refused, Err(SubmitError::TooMuch)), "{refused:?}");
+    }
+    assert_eq!(engine.log_size(), written, "nothing of a refused one is written");
+}

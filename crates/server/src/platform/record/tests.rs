@@ -52,3 +52,23 @@ fn a_summary_counts_whole_seconds_with_traffic_within_its_bounds() {
     assert_eq!(summary, expected, "the second without traffic and those outside say nothing");
     assert_eq!(summarize(&record, Timestamp(6_000), Timestamp(9_000)), RecordSummary::default());
 }
+
+#[test]
+fn a_number_that_counts_nothing_is_no_record() {
+    for name in ["sent", "ok", "failed", "shed", "late", "p50_ms", "p99_ms", "in_flight"] {
+        let body = |number: u64| {
+            format!(r#"[{{"second_ms": 1000, "sent": 1, "{name}": {number}}}]"#)
+                .replace(r#""sent": 1, "sent""#, r#""sent""#)
+        };
+        assert!(parse(body(RECORD_NUMBER_MAX).as_bytes()).is_some(), "{name}");
+        assert_eq!(parse(body(RECORD_NUMBER_MAX + 1).as_bytes()), None, "{name}");
+    }
+    let most = RecordSecond {
+        sent: RECORD_NUMBER_MAX,
+        failed: RECORD_NUMBER_MAX,
+        late: RECORD_NUMBER_MAX,
+        ..second(1, 1, 0, 0)
+    };
+    let sum = summarize(&vec![most; 100_000], Timestamp(0), Timestamp(9_000));
+    assert_eq!((sum.sent, sum.bad), (100_000 * RECORD_NUMBER_MAX, 200_000 * RECORD_NUMBER_MAX));
+}

@@ -11,7 +11,7 @@ use governance::record::{Converged, Convergence, ConvergenceOutcome};
 use std::sync::Arc;
 
 /// Bad requests allowed, in parts per million of those sent: the client's objective.
-const BAD_PPM_MAX: i64 = 10_000;
+const BAD_PPM_ALLOWED: i64 = 10_000;
 /// Requests in flight beyond the usual that count as backlog.
 const BACKLOG_SLACK: u64 = 20;
 
@@ -73,7 +73,7 @@ fn judge(shared: &Shared, reading: &Reading, param: &ConvergeParam, began: Times
         None => -1,
     };
     vec![
-        check("slo: bad requests", bad, BAD_PPM_MAX, "ppm"),
+        check("slo: bad requests", bad, BAD_PPM_ALLOWED, "ppm"),
         check("slo: shed requests", shed, 0, "requests"),
         check("backlog: in flight", backlog, usual, "requests"),
         check("instances not ready", unready, 0, "services"),

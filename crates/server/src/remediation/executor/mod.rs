@@ -19,7 +19,7 @@ use error::JobError;
 use governance::record::{Seal, Signer};
 use recovery::topology::Topology;
 use report::Reporter;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -167,12 +167,4 @@ async fn seal(shared: &Arc<Shared>, job: &Job, param: &SealParam) -> Result<(), 
     };
     let mut reporter = Reporter::new(shared, job, &param.incident, None);
     Ok(reporter.send(vec![record.into()]).await?)
-}
-
-/// Reads a topology file.
-///
-/// # Errors
-/// The file, with line and column.
-pub fn topology(path: &Path) -> Result<Topology, actuators::topology::LoadError> {
-    actuators::topology::load(path)
 }

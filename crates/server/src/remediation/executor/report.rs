@@ -135,3 +135,60 @@ impl Reporter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, START};
+    use crate::platform::Platform;
+    use crate::remediation::executor::Parts;
+    use actuators::process::ProcessActuator;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[tokio::test]
+    async fn a_server_that_does_not_answer_is_asked_so_often_and_no_more() {
+        let fixture = Fixture::new();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicU32::new(0));
+        let counted = asked.clone();
+        // Every connection is closed as soon as it is made.
+        tokio::spawn(async move {
+            while listener.accept().await.is_ok() {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        let env = crate::engine::Env::manual(START);
+        let parts = Parts {
+            env: env.clone(),
+            client: client::Client::new(&url).unwrap(),
+            signer: fixture.executor(),
+            keyring: fixture.app.keys.keyring.clone(),
+            platform: Platform::new(fixture.dir.path(), fixture.app.topology.clone()),
+            actuator: Arc::new(ProcessActuator::open(fixture.dir.path()).unwrap()),
+            pid: "w1".into(),
+            lease: Millis(1_000),
+        };
+        let mut reporter = Reporter {
+            shared: Arc::new(parts),
+            incident: "abc".into(),
+            task: "inc/abc:commit.1".into(),
+            version: 1,
+            epoch: None,
+            plan: Digest::default(),
+            standing: None,
+            lease: Lease::unwatched(protocol::TaskRef { id: "inc/abc:commit.1".into(), version: 1 }),
+        };
+        let passing = async {
+            loop {
+                env.advance(AGAIN);
+                tokio::task::yield_now().await;
+            }
+        };
+        let lost = tokio::select! {
+            standing = reporter.standing() => standing.map(|_| ()),
+            () = passing => Ok(()),
+        };
+        assert_eq!((lost, asked.load(Ordering::SeqCst)), (Err(Lost::Refused), TRIES_MAX));
+    }
+}
