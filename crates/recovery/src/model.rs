@@ -144,6 +144,8 @@ pub enum Health {
     Down,
     /// Serves, so many microseconds later.
     Slow(u64),
+    /// Stays in rotation and answers with an error, after so many microseconds of a worker's time.
+    Failing(u64),
 }
 
 /// A replica that is not what it should be.
@@ -155,6 +157,9 @@ pub struct Impairment {
     pub replica: u32,
     /// Its state.
     pub health: Health,
+    /// The configuration object (`KIND/NS/NAME`) whose change is taken for its cause: rolling it back is assumed to
+    /// end it.
+    pub caused_by: Option<String>,
 }
 
 /// One step of the plan as the model needs it: what a checked step says.

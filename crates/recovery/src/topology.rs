@@ -75,6 +75,8 @@ pub struct Service {
     pub autoscaled: bool,
     /// It is a store, a queue or a cache: edges into it are of that kind.
     pub store: bool,
+    /// Versioned configuration that it reads, as `KIND/NS/NAME`; see `docs/topology.md`.
+    pub config: Vec<String>,
 }
 
 /// What good service means.
@@ -204,6 +206,9 @@ impl Topology {
                     return fail(key, format!("no service `{unknown}` in this file"));
                 }
             }
+            if let Some(object) = service.config.iter().find(|object| !is_object(object)) {
+                return fail("config", format!("`{object}` is not KIND/NS/NAME"));
+            }
             let Replicas { min, start, max } = service.replicas;
             if min == 0 || start < min || max < start {
                 return fail("replicas", "needs 1 <= min <= start <= max".into());
@@ -258,6 +263,13 @@ impl Service {
         let listed = count.and_then(|count| self.zones.get((replica % count) as usize));
         listed.or(self.zone.as_ref()).map(String::as_str)
     }
+}
+
+/// Whether `text` names a configuration object: three names joined by `/`.
+#[must_use]
+pub fn is_object(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    parts.len() == 3 && parts.iter().all(|part| is_name(part))
 }
 
 /// Whether `name` may name a service: lower-case letters, digits and `-`, starting with a letter.

@@ -23,6 +23,8 @@ pub(super) struct Compiled<'a> {
     pub(super) steps: Vec<Stage<'a>>,
     pub(super) settings: Vec<Op>,
     pub(super) impairments: Vec<(usize, usize, Health)>,
+    /// Instances that returning an object to an older revision is assumed to make well, by object.
+    pub(super) cures: Vec<(&'a str, usize, usize)>,
     /// One simulated request stands for so many.
     pub(super) thinning: u64,
     pub(super) exponential: Exponential,
@@ -105,6 +107,7 @@ impl<'a> Compiled<'a> {
             steps: input.steps.iter().map(|step| Stage::new(step, &names, &mut unknown)).collect(),
             settings: input.settings.iter().filter_map(|(field, value)| names.op(field, *value)).collect(),
             impairments: impairments(input, &index),
+            cures: cures(input, &index),
             roots,
             thinning: 1,
             exponential: Exponential::new(),
@@ -400,7 +403,22 @@ impl<'a> Stage<'a> {
     }
 }
 
+impl Stage<'_> {
+    /// Whether the step returns this object (`KIND/NS/NAME`) to an older revision.
+    pub(super) fn rolls_back(&self, object: &str) -> bool {
+        let Action::RollbackConfig { kind, namespace, name, .. } = &self.step.action else { return false };
+        object == format!("{kind}/{namespace}/{name}")
+    }
+}
+
 fn impairments(input: &Input, index: &BTreeMap<&str, usize>) -> Vec<(usize, usize, Health)> {
     let resolve = |i: &super::Impairment| Some((*index.get(i.service.as_str())?, i.replica as usize, i.health));
+    input.impairments.iter().filter_map(resolve).collect()
+}
+
+fn cures<'a>(input: &'a Input, index: &BTreeMap<&str, usize>) -> Vec<(&'a str, usize, usize)> {
+    let resolve = |i: &'a super::Impairment| {
+        Some((i.caused_by.as_deref()?, *index.get(i.service.as_str())?, i.replica as usize))
+    };
     input.impairments.iter().filter_map(resolve).collect()
 }

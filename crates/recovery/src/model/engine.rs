@@ -371,7 +371,7 @@ impl<'a> Run<'a> {
             let calls = &compiled.services[execution.service].calls;
             let Some(&e) = calls.get(execution.position) else {
                 if delay == 0 {
-                    self.end(id, Answer::Good);
+                    self.end(id, self.own_answer(&execution));
                 } else {
                     self.push(self.now + delay, What::Continue, id, execution.stamp);
                 }
@@ -401,6 +401,13 @@ impl<'a> Run<'a> {
             counts.attempts += u64::from(count);
             self.executions[id as usize].position += 1;
         }
+    }
+
+    /// How an execution ends by itself: a failing instance answers with an error and calls nobody.
+    fn own_answer(&self, execution: &Execution) -> Answer {
+        let failing = execution.service != CLIENT
+            && matches!(self.services[execution.service].replicas[execution.replica].health, Health::Failing(_));
+        if failing { Answer::Bad } else { Answer::Good }
     }
 
     fn calls_over(&mut self, e: usize, permille: u64) -> u32 {
@@ -497,7 +504,15 @@ impl<'a> Run<'a> {
         let service = &mut self.services[s];
         service.replicas[replica].running += 1;
         let own = u64::from(service.draw.pick(&service.times)) * self.compiled.services[s].stretch_permille / 1_000;
-        let extra = if let Health::Slow(extra) = service.replicas[replica].health { extra } else { 0 };
+        let health = service.replicas[replica].health;
+        let (own, extra) = match health {
+            Health::Slow(extra) => (own, extra),
+            Health::Failing(until_error) => {
+                self.executions[id as usize].position = usize::MAX;
+                (until_error, 0)
+            }
+            Health::Up | Health::Hung | Health::Down => (own, 0),
+        };
         // WHY max 1: a time of zero would end the execution before its caller's timeout is set.
         self.proceed_after(id, (own + extra).max(1));
     }
@@ -653,7 +668,7 @@ impl<'a> Run<'a> {
         let Some(target) = self.services[s].replicas.get_mut(replica) else { return };
         match health {
             Health::Down => self.kill(s, replica),
-            Health::Hung | Health::Slow(_) => target.health = health,
+            Health::Hung | Health::Slow(_) | Health::Failing(_) => target.health = health,
             Health::Up => {
                 let frozen = target.health == Health::Hung;
                 if frozen {

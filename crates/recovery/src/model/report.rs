@@ -1,7 +1,7 @@
 //! All runs together: what a preview says.
 
 use super::arithmetic::{self, QuorumPhase, Wave};
-use super::compile::{CLIENT, Compiled, HOPS_MAX};
+use super::compile::{CLIENT, Compiled, Edge, HOPS_MAX, Stage};
 use super::engine::{Counts, FIRST_STEP, HEALTHY, IMPAIRED, Mode, Outcome, Run};
 use super::{FIX_RUNS_MAX, Input, Step};
 use crate::isa::ActionKind;
@@ -428,7 +428,7 @@ fn names(compiled: &Compiled<'_>, services: &[usize]) -> Vec<String> {
 fn not_modeled(compiled: &Compiled<'_>) -> Vec<String> {
     let mut sentences: Vec<String> = NEVER_MODELED.iter().map(|text| (*text).to_owned()).collect();
     for stage in compiled.steps.iter().filter(|stage| stage.kind == ActionKind::RollbackConfig) {
-        sentences.push(format!("{}: a RollbackConfig has no effect in this model", stage.step.key));
+        sentences.push(assumption(compiled, stage));
     }
     sentences.extend(compiled.unknown.iter().cloned());
     let calm: Vec<String> =
@@ -437,6 +437,18 @@ fn not_modeled(compiled: &Compiled<'_>) -> Vec<String> {
         sentences.push(format!("queues of {}: far from their capacity even with every retry", calm.join(", ")));
     }
     sentences
+}
+
+/// What the model takes for granted of a rollback: it cannot see what a configuration does.
+fn assumption(compiled: &Compiled<'_>, stage: &Stage<'_>) -> String {
+    let key = &stage.step.key;
+    let ended = compiled.cures.iter().filter(|(object, ..)| stage.rolls_back(object));
+    let ended: Vec<String> =
+        ended.map(|(_, s, replica)| format!("{}@{replica}", compiled.services[*s].fit.name)).collect();
+    if ended.is_empty() {
+        return format!("{key}: a RollbackConfig has no effect in this model");
+    }
+    format!("{key}: assumed, not previewed: the rollback ends what is wrong with {}", ended.join(", "))
 }
 
 /// The value below which `percent` of the values lie; values need not be sorted.

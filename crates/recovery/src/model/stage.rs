@@ -109,6 +109,10 @@ impl Run<'_> {
                 self.progress.waiting = instances.rev().collect();
             }
             ActionKind::RestoreTraffic => {}
+            ActionKind::RollbackConfig => {
+                let ended = compiled.cures.iter().filter(|(object, ..)| stage.rolls_back(object));
+                ended.for_each(|(_, s, replica)| self.impair(*s, *replica, Health::Up));
+            }
             _ => {
                 for op in &stage.ops {
                     self.set(*op, stage.burst);

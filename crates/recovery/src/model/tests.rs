@@ -136,7 +136,7 @@ fn story(percent: u32, health: Health, runs: u32) -> Input {
         fit: system(),
         plan: Digest::of(b"plan"),
         steps: vec![limit(percent), restart("s2", &[0]), restore()],
-        impairments: vec![Impairment { service: "payments".into(), replica: 0, health }],
+        impairments: vec![Impairment { service: "payments".into(), replica: 0, health, caused_by: None }],
         impaired: Vec::new(),
         settings: State::new(),
         since_onset_ms: 9_000,
@@ -324,4 +324,53 @@ fn measured_times_are_kept_as_so_many_quantiles() {
     input.fit.services[9].times_us = (0..1_000).map(|us| 85_000 + us).collect();
     let compiled = compile::Compiled::new(&input);
     assert_eq!(engine::Run::new(&compiled, 0, engine::Mode::Plan).services[9].times.len(), engine::RESAMPLE_MAX);
+}
+
+fn rollback() -> Step {
+    let (kind, namespace, name) = ("config".to_owned(), "shop".to_owned(), "payments".to_owned());
+    Step {
+        key: "s1".into(),
+        desired: [(crate::call::config(&kind, &namespace, &name), 1)].into(),
+        action: Action::RollbackConfig { kind, namespace, name, to: crate::isa::Revision::LastGood },
+        done_ms: 0,
+        guard_ms: 2_500,
+        deadline_ms: 5_000,
+    }
+}
+
+/// Both replicas answer nothing but errors since a change of what they read.
+fn misconfigured(cause: Option<&str>) -> Input {
+    let failing = |replica| Impairment {
+        service: "payments".into(),
+        replica,
+        health: Health::Failing(1),
+        caused_by: cause.map(str::to_owned),
+    };
+    let mut input = story(60, Health::Up, 40);
+    input.steps = vec![rollback()];
+    input.impairments = vec![failing(0), failing(1)];
+    input
+}
+
+#[test]
+fn an_instance_that_answers_errors_fails_its_share_and_a_restart_ends_that() {
+    let mut idle = story(60, Health::Failing(1), 40);
+    idle.steps.clear();
+    let left_alone = preview(&idle);
+    assert_eq!((left_alone.unconverged, left_alone.convergence_p95_ms), (40, None), "nothing ends it by itself");
+    let restarted = preview(&story(50, Health::Failing(1), 40));
+    assert!(restarted.convergence_p95_ms.is_some(), "{restarted:?}");
+    assert_eq!((restarted.waves.len(), restarted.waves[0].taken), (1, 0), "it serves nobody, so nothing is taken");
+}
+
+#[test]
+fn a_rollback_ends_what_its_object_is_taken_for_the_cause_of_and_nothing_else() {
+    let cured = preview(&misconfigured(Some("config/shop/payments")));
+    assert!(cured.convergence_p95_ms.is_some() && cured.breaches().next().is_none(), "{cured:?}");
+    let said = cured.not_modeled.iter().find(|sentence| sentence.starts_with("s1:")).expect("an assumption is said");
+    assert_eq!(said, "s1: assumed, not previewed: the rollback ends what is wrong with payments@0, payments@1");
+    for other in [None, Some("config/shop/cart")] {
+        let report = preview(&misconfigured(other));
+        assert_eq!(report.convergence_p95_ms, None, "{other:?}");
+    }
 }

@@ -41,7 +41,7 @@ impl Run<'_> {
         }
         for (s, service) in self.services.iter_mut().enumerate() {
             let workers = self.compiled.services[s].workers;
-            for replica in service.replicas.iter().filter(|r| matches!(r.health, Health::Up | Health::Slow(_))) {
+            for replica in service.replicas.iter().filter(|r| !matches!(r.health, Health::Hung | Health::Down)) {
                 service.busy += u64::from(replica.running);
                 service.busy_ticks += u64::from(workers);
             }

@@ -81,7 +81,7 @@ fn pair(per_second: u32) -> Fit {
 
 #[test]
 fn a_storm_outlives_its_trigger_exactly_where_retries_exceed_capacity() {
-    let hung = || vec![Impairment { service: "back".into(), replica: 0, health: Health::Hung }];
+    let hung = || vec![Impairment { service: "back".into(), replica: 0, health: Health::Hung, caused_by: None }];
     // 140 · 3 > 160: vulnerable, and once in the storm it stays there.
     let storm = preview(&input(pair(140), hung()));
     assert_eq!((storm.vulnerable.as_slice(), storm.never), (["back".to_owned()].as_slice(), true));
