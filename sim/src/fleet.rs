@@ -282,6 +282,7 @@ impl Sight for Fleet {
                 status: inner.has_supervisor.then(|| inner.status()),
                 proxy: inner.has_proxy.then(|| inner.proxy()),
                 record: inner.has_supervisor.then(|| inner.traffic.record(record_since)),
+                ..Reading::default()
             }
         })
     }

@@ -335,6 +335,9 @@ pub struct Instance {
     pub zone: Option<String>,
     /// Whether the process exists.
     pub alive: bool,
+    /// Memory it holds, in KiB; absent: not known.
+    #[serde(default)]
+    pub memory_kib: Option<u64>,
     /// Whether the last probes succeeded.
     pub ready: bool,
     /// Since when `ready` is as it is.

@@ -253,7 +253,7 @@ impl<'a> Task<'a> {
 
     /// The ledgers it belongs to. A name of a service never begins with `_`.
     fn owners(&self) -> BTreeSet<String> {
-        let owners = self.fields.values().map(|field| field.owner().unwrap_or("_config").to_owned());
+        let owners = self.fields.values().map(|field| field.owner().unwrap_or(ledger::CONFIG_OWNER).to_owned());
         let owners: BTreeSet<String> = owners.collect();
         if owners.is_empty() { BTreeSet::from(["_none".to_owned()]) } else { owners }
     }

@@ -18,6 +18,14 @@ pub fn state(pid: u32) -> Option<char> {
     fields_after_name(pid)?.first()?.chars().next()
 }
 
+/// Resident memory in KiB; `None`: no such process.
+#[must_use]
+pub fn memory_kib(pid: u32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
 /// One variable of the process's environment as it was at its start.
 #[must_use]
 pub fn variable(pid: u32, name: &str) -> Option<String> {
@@ -44,7 +52,8 @@ mod tests {
         let started = start_time(pid).expect("own stat");
         assert!(is_same(pid, started));
         assert!(!is_same(pid, started + 1));
-        assert_eq!(start_time(u32::MAX), None);
+        assert_eq!((start_time(u32::MAX), memory_kib(u32::MAX)), (None, None));
+        assert!(memory_kib(pid).is_some_and(|held| held > 100), "a running program holds some memory");
         assert_eq!(variable(pid, "STANCH_NO_SUCH_VARIABLE"), None);
     }
 }

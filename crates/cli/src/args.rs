@@ -67,6 +67,10 @@ pub(crate) enum Command {
         after_help = "Examples:\n  stanch replay inc-….stanch\n  stanch replay inc-….stanch --trust trust.keys --json\n  stanch replay inc-….stanch --policy policy.toml"
     )]
     Replay(ReplayArgs),
+    /// Experiments on the sample shop, judged from outside the product
+    #[cfg(feature = "lab")]
+    #[command(subcommand)]
+    Lab(LabCommand),
     /// Check the protocol's invariants on a store
     #[command(after_help = "Example:\n  stanch doctor --data ./data")]
     Doctor(DoctorArgs),
@@ -111,6 +115,9 @@ pub(crate) struct RecoverArgs {
     /// Stop at the decision
     #[arg(long)]
     pub(crate) preview: bool,
+    /// With --sandbox: let the shop run on so many seconds after the outcome, and say how its client was served
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=600))]
+    pub(crate) linger: u32,
     /// Tell one observer to lie, and see it outvoted
     #[arg(long, value_name = "OBSERVER", num_args = 0..=1, default_missing_value = "probe")]
     pub(crate) lying_observer: Option<String>,
@@ -189,6 +196,12 @@ pub(crate) enum Fault {
     Crash,
     /// It answers far too late
     Slow,
+    /// It is ready and answers every request with an error
+    Errors,
+    /// It keeps memory of every request, to a limit, and refuses from then on
+    Leak,
+    /// A configuration with which no replica can work is rolled out
+    BadConfig,
 }
 
 /// `stanch sandbox`
@@ -441,6 +454,46 @@ pub(crate) struct ReplayArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+/// `stanch lab`
+#[cfg(feature = "lab")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabCommand {
+    /// Break the shop in every way with several seeds, and judge each recovery: exit 0 all correct, 3 not
+    #[command(
+        after_help = "Examples:\n  stanch lab faults --fault hang --fault leak --seeds 1-2\n  stanch lab faults --seeds 1-5 --results faults.jsonl --json"
+    )]
+    Faults(LabFaultsArgs),
+}
+
+/// `stanch lab faults`
+#[cfg(feature = "lab")]
+#[derive(Debug, Args)]
+pub(crate) struct LabFaultsArgs {
+    /// Only this fault; may be given several times (default: every one)
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) fault: Vec<Fault>,
+    /// One seed or a range
+    #[arg(long, value_name = "SEEDS", default_value = "1-5", value_parser = crate::commands::lab_seeds)]
+    pub(crate) seeds: Seeds,
+    /// Keep results in this file; what stands in it already is shown and not run again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) results: Option<PathBuf>,
+    /// With --results: run again what stands in it already
+    #[arg(long, requires = "results")]
+    pub(crate) again: bool,
+    /// Where each run keeps its shop's files (default: a directory that is removed if all is correct)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Seeds, in order.
+#[cfg(feature = "lab")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seeds(pub(crate) Vec<u64>);
 
 /// `stanch doctor`
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ const STAGES: [&str; 13] = [
 fn the_shop_is_recovered_with_evidence_and_leaves_no_process() {
     let dir = tempfile::tempdir().unwrap();
     whole(&dir.path().join("whole"));
+    judged(&dir.path().join("judged"));
 }
 
 fn text(path: &Path) -> &str {
@@ -36,6 +37,26 @@ fn whole(dir: &Path) {
     restarted_once(&data);
     let file = view["evidence"]["file"].as_str().unwrap();
     proves(Path::new(file), &data.join("server/trust.keys"), &view);
+}
+
+/// A bad configuration is rolled back, by the judgment of the shop's own client and the truth about what was broken.
+fn judged(dir: &Path) {
+    let data = dir.join("data");
+    let command = ["lab", "faults", "--fault", "bad-config", "--seeds", "1", "--json", "--data", text(&data)];
+    let ran = marked(dir, &command);
+    assert_eq!(ran.exit, 0, "{}\n{}", ran.out, ran.err);
+    wait_until_nothing_is_left(dir);
+    let told = ran.json();
+    assert_eq!((&told["correct"], told["cells"].as_array().map(Vec::len)), (&json!(true), Some(1)), "{told}");
+    let run = &told["cells"][0]["run"];
+    assert_eq!(
+        (&run["outcome"], &run["plan"]),
+        (&json!("committed"), &json!("rollback config/shop/payments")),
+        "{run}"
+    );
+    let verdict = &run["verdict"];
+    assert_eq!((&verdict["repeated"], &verdict["client"]["shed"]), (&json!(0), &json!(0)), "{verdict}");
+    assert!(verdict["client"]["sent"].as_u64() > Some(0) && verdict["recovered_ms"].is_u64(), "{verdict}");
 }
 
 fn answered(view: &Value) {

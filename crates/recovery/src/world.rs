@@ -46,7 +46,7 @@ base::record! {
     pub struct InstanceFacts {
         /// Its replica number.
         1 pub replica: u32,
-        /// Whether it is ready.
+        /// Whether it is ready and serves: one that answers nothing but errors is not.
         2 pub ready: bool,
         /// Since when; absent while it is not ready.
         3 pub ready_since: Option<Timestamp>,

@@ -15,6 +15,7 @@ mod pool;
 pub mod prepare;
 pub mod profile;
 mod random;
+pub mod rollout;
 pub mod service;
 pub mod starts;
 mod telemetry;
@@ -24,6 +25,10 @@ pub mod topology;
 pub const RATE: u32 = 110;
 /// Milliseconds that a replica with the fault `slow` takes longer.
 pub const SLOW_MS: u64 = 600;
+/// Bytes that a replica with the fault `leak` keeps of every request.
+pub const LEAK_BYTES: usize = 512 * 1_024;
+/// LIMIT: bytes that a leaking replica may keep; from then on it refuses every request, as one without memory does.
+pub const LEAK_BYTES_MAX: usize = 96 * 1_024 * 1_024;
 /// Milliseconds within which a root request counts as well served.
 pub const OBJECTIVE_MS: u64 = 800;
 /// Milliseconds between two exports of spans.

@@ -1,5 +1,6 @@
 //! Makes a directory out of which the supervisor can run the shop.
 
+use crate::rollout;
 use crate::topology::{self, TopologyOptions};
 use crate::{POLICY_FILE, RATE, TOPOLOGY_FILE};
 use anyhow::Context as _;
@@ -41,7 +42,7 @@ impl Options {
     }
 }
 
-/// Writes the topology file and the policy file into `dir`.
+/// Writes the topology file, the policy file and the first configuration of the services into `dir`.
 ///
 /// # Errors
 /// A directory that cannot be written, or no free port.
@@ -58,6 +59,10 @@ pub fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Prepared> {
     };
     for (path, text) in [(&prepared.topology, text.as_str()), (&prepared.policy, POLICY)] {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    // A shop that ran here before keeps what its operators rolled out last.
+    if rollout::current(dir, rollout::PAYMENTS)?.is_none() {
+        rollout::roll_out(dir, rollout::PAYMENTS, &rollout::payments(rollout::KEY))?;
     }
     Ok(prepared)
 }
@@ -83,5 +88,9 @@ mod tests {
         assert_ne!(prepared.load_url, prepared.agent_url);
         let policy = std::fs::read_to_string(&prepared.policy).expect("policy");
         assert!(policy.contains("name = \"sandbox\""));
+        let home = dir.path().join("new");
+        assert_eq!(rollout::current(&home, rollout::PAYMENTS).expect("read"), Some(1));
+        prepare(&home, &Options::new("http://127.0.0.1:8001")).expect("prepared again");
+        assert_eq!(rollout::current(&home, rollout::PAYMENTS).expect("read"), Some(1), "nothing new to roll out");
     }
 }

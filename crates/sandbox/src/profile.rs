@@ -34,6 +34,8 @@ pub struct Profile {
     pub warm_up_ms: u64,
     /// Requests a second that one replica can serve, where that is declared.
     pub capacity_rps: Option<u32>,
+    /// The configuration object it reads, `KIND/NS/NAME`.
+    pub config: Option<&'static str>,
 }
 
 /// How a caller calls.
@@ -82,6 +84,7 @@ pub const PROFILES: [Profile; 10] = [
         // Reads its keys before it serves.
         warm_up_ms: 2_500,
         capacity_rps: Some(75),
+        config: Some(crate::rollout::PAYMENTS),
         ..twice("payments", (82, 112))
     },
     Profile { path: "/enqueue", queue_max: 128, p99_ms: Some(500), store: true, ..of("orders", (4, 7)) },
@@ -151,6 +154,7 @@ const fn of(name: &'static str, work_ms: (u64, u64)) -> Profile {
         store: false,
         warm_up_ms: 0,
         capacity_rps: None,
+        config: None,
     }
 }
 

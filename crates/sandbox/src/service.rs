@@ -3,8 +3,10 @@
 mod fulfillment;
 mod ledger;
 mod queue;
+mod settings;
 #[cfg(test)]
 mod tests;
+mod wounds;
 
 use crate::call::{Caller, Failure, SHED_HEADER};
 use crate::ending::{self, Ending};
@@ -22,14 +24,15 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use opentelemetry::Context;
 use serde::{Deserialize, Serialize};
+use settings::Settings;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use wounds::{Told, Wounds};
 
 /// How long a replica that is asked to end finishes what is at work.
 const GRACE: Duration = Duration::from_millis(600);
@@ -71,6 +74,7 @@ pub struct Running {
     stop: oneshot::Sender<()>,
     server: JoinHandle<std::io::Result<()>>,
     consumer: Option<JoinHandle<()>>,
+    following: JoinHandle<()>,
 }
 
 /// What the tasks of a replica share.
@@ -80,7 +84,8 @@ struct Shop {
     random: Random,
     caller: Caller,
     telemetry: Telemetry,
-    slow_ms: AtomicU64,
+    wounds: Wounds,
+    settings: Settings,
     keep: Keep,
 }
 
@@ -89,12 +94,6 @@ enum Keep {
     Nothing,
     Ledger(ledger::Ledger),
     Queue(queue::Queue),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Fault {
-    slow_ms: u64,
 }
 
 /// Runs a replica until it is asked to end.
@@ -133,7 +132,8 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Running> {
         random: random("work"),
         caller: Caller::new(telemetry.clone(), options.edges.clone(), random("retry")),
         telemetry,
-        slow_ms: AtomicU64::new(0),
+        wounds: Wounds::default(),
+        settings: Settings::open(&options.data, profile.config),
         keep,
     });
     starts::record(&options.data, profile.name, options.replica, &address, &options.identity)?;
@@ -145,7 +145,11 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Running> {
     let server = tokio::spawn(async move { serving.await });
     let consumes = profile.path.is_empty();
     let consumer = consumes.then(|| tokio::spawn(fulfillment::consume(shop.clone())));
-    Ok(Running { address, shop, stop, server, consumer })
+    let following = tokio::spawn({
+        let shop = shop.clone();
+        async move { shop.settings.follow().await }
+    });
+    Ok(Running { address, shop, stop, server, consumer, following })
 }
 
 impl Running {
@@ -158,6 +162,7 @@ impl Running {
     /// Takes no more requests, finishes those at work within the grace, exports what is left.
     pub async fn stop(mut self) {
         let _ = self.stop.send(());
+        self.following.abort();
         if let Some(consumer) = self.consumer.take() {
             consumer.abort();
         }
@@ -219,14 +224,7 @@ impl Shop {
     async fn work(&self) {
         let (low, high) = self.profile.work_ms;
         tokio::time::sleep(self.random.time(low * 1_000, high * 1_000)).await;
-        self.be_slow().await;
-    }
-
-    async fn be_slow(&self) {
-        let slow_ms = self.slow_ms.load(Ordering::Relaxed);
-        if slow_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(slow_ms)).await;
-        }
+        self.wounds.delay().await;
     }
 }
 
@@ -243,6 +241,12 @@ fn routes(shop: Arc<Shop>) -> Router {
 
 async fn request(State(shop): State<Arc<Shop>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let context = shop.telemetry.server(shop.profile.path, &headers);
+    // Without a key nothing can be signed: every request ends here.
+    let unsigned = (!shop.settings.are_good()).then_some(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(status) = shop.wounds.refusal().or(unsigned) {
+        telemetry::end(&context, status.as_u16());
+        return answer(status);
+    }
     let Some(place) = shop.pool.enter() else {
         telemetry::end(&context, 503);
         return answer(StatusCode::SERVICE_UNAVAILABLE);
@@ -262,18 +266,18 @@ async fn take(
     State(shop): State<Arc<Shop>>,
     Json(wanted): Json<queue::Wanted>,
 ) -> Result<Json<queue::Batch>, StatusCode> {
-    shop.be_slow().await;
+    shop.wounds.delay().await;
     let Keep::Queue(queue) = &shop.keep else { return Err(StatusCode::NOT_FOUND) };
     queue.take(wanted).await.map(Json).map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 async fn ready(State(shop): State<Arc<Shop>>) -> StatusCode {
-    shop.be_slow().await;
+    shop.wounds.delay().await;
     StatusCode::OK
 }
 
-async fn fault(State(shop): State<Arc<Shop>>, Json(fault): Json<Fault>) -> StatusCode {
-    shop.slow_ms.store(fault.slow_ms, Ordering::Relaxed);
+async fn fault(State(shop): State<Arc<Shop>>, Json(told): Json<Told>) -> StatusCode {
+    shop.wounds.set(told);
     StatusCode::NO_CONTENT
 }
 

@@ -65,6 +65,9 @@ fn service(out: &mut String, options: &TopologyOptions, profile: &Profile, index
     if let Some(capacity_rps) = profile.capacity_rps {
         line(format!("capacity_rps = {capacity_rps}"));
     }
+    if let Some(object) = profile.config {
+        line(format!("config = [{object:?}]"));
+    }
     if *replicas > 1 {
         line("min_available = 1".into());
     }
@@ -152,6 +155,7 @@ mod tests {
         assert_eq!((payments.workers, payments.queue_max, payments.replicas.start), (Some(8), Some(64), 2));
         let call = topology.edge("checkout", "payments").expect("edge");
         assert_eq!((call.timeout, call.retry.expect("retry").attempts), (Some(base::Millis(400)), 3));
+        assert_eq!(payments.config, [crate::rollout::PAYMENTS]);
         assert_eq!(topology.service["catalog"].coupled, ["catalog-cache"]);
         assert_eq!(topology.service["catalog-cache"].coupled, ["catalog"]);
         let zones: std::collections::BTreeSet<_> = topology

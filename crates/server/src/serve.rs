@@ -253,6 +253,7 @@ pub fn start(app: &App) -> [tokio::task::JoinHandle<()>; 2] {
 /// Orchestrator, agents and the executor's keeper; the future ends when they have.
 fn start_background(app: &App, ready: &Ready, stop: CancellationToken) -> impl Future<Output = ()> + use<> {
     let working = start(app);
+    let watching = app.env.spawn(crate::platform::watch(app.clone()));
     let keeper = (app.settings.executor.start && app.platform.is_some())
         .then(|| tokio::spawn(keep_executor(app.clone(), ready.url.clone(), stop.clone())));
     let env = app.env.clone();
@@ -260,7 +261,7 @@ fn start_background(app: &App, ready: &Ready, stop: CancellationToken) -> impl F
         stop.cancelled().await;
         env.end();
         // A task that panicked has nothing left to wait for.
-        for task in working.into_iter().chain(keeper) {
+        for task in working.into_iter().chain([watching]).chain(keeper) {
             let _ = task.await;
         }
     }

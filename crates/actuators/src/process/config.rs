@@ -77,6 +77,43 @@ pub fn read(dir: &Path, field: &Field) -> io::Result<(i64, u64)> {
     Ok((revision, version))
 }
 
+/// A configuration object as it lies on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Object {
+    /// The revision in use; 0 for none.
+    pub current: i64,
+    /// How often that changed, whoever changed it.
+    pub version: u64,
+    /// When it last changed, in Unix milliseconds.
+    pub changed_at_ms: i64,
+    /// The newest stored revisions, ascending; at most [`REVISIONS_MAX`].
+    pub revisions: Vec<i64>,
+}
+
+/// LIMIT: stored revisions of one object that are looked at, newest first.
+pub const REVISIONS_MAX: usize = 100;
+
+/// Reads what is stored of an object and which revision is in use.
+///
+/// # Errors
+/// An object that does not exist.
+pub fn survey(dir: &Path, field: &Field) -> io::Result<Object> {
+    let (current, version) = read(dir, field)?;
+    let home = home(dir, field).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let changed_at_ms = look(&home).map_or(0, |seen| {
+        let (seconds, nanoseconds) = seen.changed;
+        seconds.saturating_mul(1_000).saturating_add(nanoseconds / 1_000_000)
+    });
+    let mut revisions = Vec::new();
+    for entry in fs::read_dir(&home)? {
+        let name = entry?.file_name();
+        revisions.extend(name.to_str().and_then(|name| name.strip_prefix("rev-")?.parse::<i64>().ok()));
+    }
+    revisions.sort_unstable();
+    let newest = revisions.split_off(revisions.len().saturating_sub(REVISIONS_MAX));
+    Ok(Object { current, version, changed_at_ms, revisions: newest })
+}
+
 /// Whether the revision is stored and its content is what its name says.
 pub(super) fn check(dir: &Path, field: &Field, revision: i64) -> Result<(), String> {
     let home = home(dir, field).ok_or("not a configuration object")?;

@@ -14,6 +14,9 @@ use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// The ledger that all configuration objects share.
+pub const CONFIG_OWNER: &str = "_config";
+
 /// The pause between two tries for a lock.
 const LOCK_AGAIN: Duration = Duration::from_millis(3);
 
@@ -77,6 +80,13 @@ pub fn read(dir: &Path, service: &str) -> io::Result<Vec<Entry>> {
         text => text?,
     };
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// The ledger of what a plan writes: each service has one, configuration objects (`config/KIND/NS/NAME`) share one.
+#[must_use]
+pub fn owner(written: &str) -> &str {
+    // No name of a service has a slash, and none begins with `_`.
+    if written.contains('/') { CONFIG_OWNER } else { written }
 }
 
 /// What is known of a key.

@@ -158,6 +158,7 @@ pub(super) fn start_instance(
         address,
         zone,
         alive: true,
+        memory_kib: None,
         ready: false,
         ready_since_ms: now_ms,
         probed_at_ms: now_ms,

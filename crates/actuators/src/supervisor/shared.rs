@@ -3,6 +3,7 @@
 use super::Options;
 use crate::clock;
 use crate::control::{self, CompanionStatus, Instance, Instances, Process, Proxy, ProxyFile, Status, Target, Targets};
+use crate::procfs;
 use recovery::call::{self, Fence, Versions};
 use recovery::topology::Topology;
 use serde_json::json;
@@ -169,7 +170,7 @@ impl Shared {
             scaled_by: inner.services.iter().map(|(name, service)| (name.clone(), service.scaled_by.clone())).collect(),
             bounds: self.topology.service.iter().map(bounds).collect(),
             versions: inner.versions.clone(),
-            instances: instances.map(|instance| instance.shown.clone()).collect(),
+            instances: instances.map(shown).collect(),
             companions: companions.collect(),
             proxy_pid: inner.proxy.as_ref().map_or(0, |handle| handle.pid),
         }
@@ -237,4 +238,11 @@ fn bounds((name, service): (&String, &recovery::topology::Service)) -> (String, 
 fn read_versions(dir: &Path) -> Versions {
     let text = std::fs::read(dir.join("versions.json")).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// An instance as others see it, with the memory it holds now.
+fn shown(instance: &InstanceState) -> Instance {
+    let alive = instance.shown.alive && procfs::is_same(instance.shown.pid, instance.shown.start_time);
+    let memory_kib = alive.then(|| procfs::memory_kib(instance.shown.pid)).flatten();
+    Instance { memory_kib, ..instance.shown.clone() }
 }

@@ -64,6 +64,10 @@ fn what_excludes_each_other_is_refused() {
         "stanch evidence verify",
         "stanch recover --sandbox --fault melt",
         "stanch serve --port 70000",
+        "stanch recover --sandbox --linger 601",
+        "stanch lab faults --seeds 5-1",
+        "stanch lab faults --fault melt",
+        "stanch lab faults --again",
     ] {
         assert!(Cli::try_parse_from(typed.split(' ')).is_err(), "{typed}");
     }

@@ -4,6 +4,8 @@ mod evidence;
 mod follow;
 mod group;
 mod hold;
+#[cfg(feature = "lab")]
+mod lab;
 mod recover;
 mod replay;
 mod run;
@@ -15,6 +17,8 @@ mod store;
 use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, SandboxCommand};
 use crate::failure::Failure;
 use clap::CommandFactory as _;
+#[cfg(feature = "lab")]
+pub(crate) use lab::seeds as lab_seeds;
 use std::path::{Path, PathBuf};
 
 /// Runs a command; answers its exit code.
@@ -38,6 +42,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Evidence(EvidenceCommand::Show { file, json }) => evidence::show(&file, json),
         Command::Replay(args) => replay::run(&args),
+        #[cfg(feature = "lab")]
+        Command::Lab(crate::args::LabCommand::Faults(args)) => Box::pin(lab::faults(args)).await,
         Command::Doctor(args) => store::doctor(&args.data),
         Command::Config(ConfigCommand::Show(args)) => store::config(&args),
         Command::Completions { shell } => {

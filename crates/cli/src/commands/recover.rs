@@ -7,6 +7,8 @@ use crate::args::RecoverArgs;
 use crate::failure::Failure;
 use governance::bundle::verify;
 use rustix::process::{Pid, Signal, kill_process};
+use sandbox::fault::Broken;
+use serde::Serialize;
 use server::incidents::view::{EvidenceView, View};
 use server::process::ledger;
 use std::collections::BTreeMap;
@@ -25,6 +27,24 @@ const LEDGER_EVERY: Duration = Duration::from_millis(5);
 struct Shown {
     killed_at_ms: Option<i64>,
     repeated: u32,
+}
+
+/// What was done to the shop, and when.
+#[derive(Clone, Debug, Serialize)]
+struct Story {
+    broken: Broken,
+    broken_at_ms: i64,
+    over_at_ms: i64,
+    watched_until_ms: i64,
+}
+
+/// The one JSON object on stdout.
+#[derive(Serialize)]
+struct Answer<'a> {
+    #[serde(flatten)]
+    view: &'a View,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shop: Option<&'a Story>,
 }
 
 pub(crate) async fn run(args: RecoverArgs) -> Result<u8, Failure> {
@@ -53,7 +73,7 @@ pub(crate) async fn run(args: RecoverArgs) -> Result<u8, Failure> {
     if view.evidence.is_some() {
         save_and_verify(&args.server, &mut view, &path, args.json, false).await?;
     }
-    finish(&view, args.json)
+    finish(&view, args.json, None)
 }
 
 /// Up, broken, recovered, ended: one command.
@@ -145,18 +165,12 @@ async fn show(args: &RecoverArgs, shop: &mut Shop, began: Instant) -> Result<u8,
     let sure = running.mature(&["gateway", &target, &args.fault_service], began).await?;
     say(args.json, &format!("graph          {}", sure.after(began.elapsed())));
     let broken = shop::inject(dir, &args.fault_service, args.fault, args.seed).await?;
-    say(
-        args.json,
-        &format!(
-            "fault          {} {}@{} (process {})",
-            shop::fault_word(args.fault),
-            broken.service,
-            broken.replica,
-            broken.pid
-        ),
-    );
-    let lying = args.lying_observer.clone().unwrap_or_else(|| "probe".to_owned());
-    let ask = Ask { target, preview: args.preview, lying_observer: Some(lying) };
+    let mut story = Story { broken, broken_at_ms: now_ms(), over_at_ms: 0, watched_until_ms: 0 };
+    let fault = shop::kind(args.fault);
+    say(args.json, &format!("fault          {} {}", fault.word(), story.broken));
+    // Where probes see nothing, theirs is the voice that is outvoted without being told to lie.
+    let lying = args.lying_observer.clone().or_else(|| fault.fails_probes().then(|| "probe".to_owned()));
+    let ask = Ask { target, preview: args.preview, lying_observer: lying };
     let incident = follow::open(&running.url, &ask).await?;
     let killer = tokio::spawn(kill_after_effect(dir.to_owned(), args.fault_service.clone()));
     let json = args.json;
@@ -164,13 +178,31 @@ async fn show(args: &RecoverArgs, shop: &mut Shop, began: Instant) -> Result<u8,
     killer.abort();
     let killed_at_ms = killer.await.ok().flatten();
     let mut view = view?;
+    story.over_at_ms = now_ms();
     let shown = Shown { killed_at_ms, repeated: repeated(dir)? };
     complete(&mut view, shown, json);
     if view.evidence.is_some() {
         let path = args.evidence.clone().unwrap_or_else(|| dir.join(format!("inc-{incident}.stanch")));
         save_and_verify(&running.url, &mut view, &path, json, true).await?;
     }
-    finish(&view, json)
+    if args.linger > 0 {
+        watch_on(running, args.linger, json).await?;
+    }
+    story.watched_until_ms = now_ms();
+    finish(&view, json, Some(&story))
+}
+
+/// Lets the shop run on and says how its client was served meanwhile.
+async fn watch_on(running: &Shop, seconds: u32, json: bool) -> Result<(), Failure> {
+    let from = base::Timestamp(now_ms());
+    tokio::time::sleep(Duration::from_secs(u64::from(seconds))).await;
+    let record = server::platform::read_record(&running.record_url, from).await;
+    let record = record.map_err(|error| Failure::internal(error.to_string()))?;
+    let to = base::Timestamp(record.last().map_or(from.0, |second| second.second_ms));
+    let served = server::platform::summarize(&record, from, to);
+    let (sent, bad, shed) = (served.sent, served.bad, served.shed);
+    say(json, &format!("client         {sent} requests in the {} s since: {bad} bad, {shed} shed", served.seconds));
+    Ok(())
 }
 
 /// Kills the executor with SIGKILL in the moment between an effect and its record: the ledger says *applied*, and the
@@ -182,7 +214,7 @@ async fn kill_after_effect(dir: PathBuf, service: String) -> Option<i64> {
             let pid = std::fs::read_to_string(dir.join(shop::SERVER_DIR).join(server::serve::EXECUTOR_FILE)).ok()?;
             let pid = Pid::from_raw(pid.trim().parse().ok()?)?;
             kill_process(pid, Signal::KILL).ok()?;
-            return Some(server::engine::Env::real().now().0);
+            return Some(now_ms());
         }
         tokio::time::sleep(LEDGER_EVERY).await;
     }
@@ -256,15 +288,19 @@ async fn save_and_verify(server: &str, view: &mut View, path: &Path, json: bool,
     Ok(())
 }
 
-fn finish(view: &View, json: bool) -> Result<u8, Failure> {
+fn finish(view: &View, json: bool, shop: Option<&Story>) -> Result<u8, Failure> {
     if json {
-        out!("{}", serde_json::to_string(view).map_err(anyhow::Error::from)?);
+        out!("{}", serde_json::to_string(&Answer { view, shop }).map_err(anyhow::Error::from)?);
     }
     Ok(view.exit.unwrap_or(1))
 }
 
+fn now_ms() -> i64 {
+    server::engine::Env::real().now().0
+}
+
 fn fresh_dir() -> Result<PathBuf, Failure> {
-    let now = server::engine::Env::real().now().0;
+    let now = now_ms();
     let dir = std::env::temp_dir().join(format!("stanch-{now}-{}", std::process::id()));
     std::fs::create_dir_all(&dir)?;
     Ok(dir)

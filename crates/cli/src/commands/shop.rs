@@ -24,8 +24,14 @@ const START_MAX: Duration = Duration::from_secs(30);
 const END_MAX: Duration = Duration::from_secs(10);
 /// How long the undisturbed shop is watched: one baseline of `sandbox.policy.toml` and a margin.
 const BASELINE: Duration = Duration::from_millis(7_000);
-/// How long the graph may take to become sure.
-const MATURE_MAX: Duration = Duration::from_secs(40);
+/// How long the graph may take to become sure, and the shop to serve its client well.
+const MATURE_MAX: Duration = Duration::from_secs(60);
+/// The newest seconds of the client's record are still filling up.
+const UNSETTLED: usize = 2;
+/// So many settled seconds before the fault are looked at, and so many of them must be good, the newest among them: what
+/// is not well before it is broken shows nothing.
+const LOOKED_AT: usize = 7;
+const GOOD_MIN: usize = 6;
 /// How often files and sockets are looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -33,6 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) struct Shop {
     pub(crate) dir: PathBuf,
     pub(crate) url: String,
+    /// Where the client's record is read.
+    pub(crate) record_url: String,
     /// The supervisor, while this process holds its lifeline.
     child: Option<tokio::process::Child>,
 }
@@ -88,7 +96,7 @@ fn usable(port: u16) -> Result<u16, Failure> {
 impl Shop {
     /// The shop that runs, ran or will run on a directory.
     pub(crate) fn at(dir: &Path) -> Shop {
-        Shop { dir: dir.to_owned(), url: String::new(), child: None }
+        Shop { dir: dir.to_owned(), url: String::new(), record_url: String::new(), child: None }
     }
 
     /// Starts shop, server and executor. They end when this process ends, however it ends, or when [`Shop::end`] is
@@ -108,8 +116,9 @@ impl Shop {
             format!("[[agent]]\nname = \"agent/acme\"\nrole = \"planning\"\nurl = \"{}\"\n", prepared.agent_url);
         std::fs::create_dir_all(dir.join(SERVER_DIR))?;
         std::fs::write(dir.join(SERVER_DIR).join("config.toml"), agent)?;
+        self.record_url = format!("{}/record", prepared.load_url);
         self.child = Some(spawn_supervisor(&dir, &prepared.topology)?);
-        self.wait_ready(&prepared.load_url, START_MAX).await
+        self.wait_ready(START_MAX).await
     }
 
     /// Whether this process started it and has not let it go.
@@ -124,7 +133,7 @@ impl Shop {
         Ok(lifeline.write_all(server::supervisor::STAY).await?)
     }
 
-    async fn wait_ready(&mut self, load_url: &str, within: Duration) -> Result<(), Failure> {
+    async fn wait_ready(&mut self, within: Duration) -> Result<(), Failure> {
         let began = Instant::now();
         loop {
             if let Some(child) = &mut self.child
@@ -139,7 +148,7 @@ impl Shop {
                 let text = format!("the shop's {name} ended before the shop was ready: {}", said.trim());
                 return Err(Failure::internal(text).next(format!("see {}", log.display())));
             }
-            if self.is_ready(load_url).await {
+            if self.is_ready().await {
                 return Ok(());
             }
             if began.elapsed() > within {
@@ -165,13 +174,18 @@ impl Shop {
         let ready = Instant::now();
         loop {
             let reasons = match client.get_json::<Sure>(&path).await {
-                Ok((200, sure)) if sure.level == "full" && ready.elapsed() >= BASELINE => return Ok(sure),
+                Ok((200, sure)) if sure.level == "full" && ready.elapsed() >= BASELINE => {
+                    if self.is_well().await {
+                        return Ok(sure);
+                    }
+                    "the shop's client is not served well, perhaps because this machine is too busy".to_owned()
+                }
                 Ok((_, sure)) => sure.reasons.join(", "),
                 Err(error) => error.to_string(),
             };
             if began.elapsed() > within {
                 let took = began.elapsed().as_secs();
-                return Err(Failure::internal(format!("the graph is not sure enough after {took} s: {reasons}")));
+                return Err(Failure::internal(format!("not ready to be broken after {took} s: {reasons}")));
             }
             tokio::time::sleep(2 * LOOK_EVERY).await;
         }
@@ -183,14 +197,25 @@ impl Shop {
         status.companions.into_iter().find(|companion| !companion.alive).map(|companion| companion.name)
     }
 
-    async fn is_ready(&self, load_url: &str) -> bool {
+    /// Whether its client has been served well for long enough, and is now.
+    async fn is_well(&self) -> bool {
+        let Ok(record) = server::platform::read_record(&self.record_url, base::Timestamp(0)).await else {
+            return false;
+        };
+        let settled = record.iter().rev().skip(UNSETTLED).take(LOOKED_AT);
+        let good: Vec<bool> =
+            settled.map(|second| second.sent > 0 && (second.failed + second.late) * 100 < second.sent).collect();
+        good.first() == Some(&true) && good.iter().filter(|good| **good).count() >= GOOD_MIN
+    }
+
+    async fn is_ready(&self) -> bool {
         let Ok(status) = Supervisor::new(&self.dir).status().await else { return false };
         let all = !status.instances.is_empty() && status.instances.iter().all(|instance| instance.ready);
         if !all || server_url(&self.dir).as_deref() != Some(&self.url) {
             return false;
         }
         let since = base::Timestamp(0);
-        let record = server::platform::read_record(&format!("{load_url}/record"), since).await;
+        let record = server::platform::read_record(&self.record_url, since).await;
         record.is_ok_and(|seconds| seconds.iter().any(|second| second.ok > 0))
     }
 
@@ -254,14 +279,26 @@ pub(crate) fn check_known(service: &str) -> Result<(), Failure> {
     Err(Failure::usage(format!("the shop has no service `{service}`; it has: {}", names.join(", "))))
 }
 
-/// Breaks one replica.
-pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64) -> Result<Broken, Failure> {
-    let kind = match kind {
+/// The shop's own name of a fault.
+pub(crate) fn kind(fault: FaultArg) -> Fault {
+    match fault {
         FaultArg::Hang => Fault::Hang,
         FaultArg::Crash => Fault::Crash,
         FaultArg::Slow => Fault::Slow,
-    };
+        FaultArg::Errors => Fault::Errors,
+        FaultArg::Leak => Fault::Leak,
+        FaultArg::BadConfig => Fault::BadConfig,
+    }
+}
+
+/// Breaks one replica, or what all of them read.
+pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64) -> Result<Broken, Failure> {
+    let kind = self::kind(kind);
     check_breakable(service)?;
+    if kind == Fault::BadConfig && sandbox::profile::named(service).is_none_or(|profile| profile.config.is_none()) {
+        let why = format!("`{service}` reads no configuration; payments does");
+        return Err(Failure::usage(why).next("stanch sandbox fault bad-config --service payments"));
+    }
     let broken = fault::inject(dir, service, kind, seed).await;
     broken.map_err(|error| Failure::usage(format!("{error:#}")).next("stanch sandbox up"))
 }
@@ -334,18 +371,9 @@ pub(crate) async fn fault(args: FaultArgs) -> Result<u8, Failure> {
     if args.shop.json {
         out!("{}", serde_json::to_string(&broken).map_err(anyhow::Error::from)?);
     } else {
-        out!("{} · {}@{} · process {}", fault_word(args.fault), broken.service, broken.replica, broken.pid);
+        out!("{} · {broken}", kind(args.fault).word());
     }
     Ok(0)
-}
-
-/// The fault in a word.
-pub(crate) fn fault_word(fault: FaultArg) -> &'static str {
-    match fault {
-        FaultArg::Hang => "hang",
-        FaultArg::Crash => "crash",
-        FaultArg::Slow => "slow",
-    }
 }
 
 pub(crate) async fn status(args: ShopArgs) -> Result<u8, Failure> {

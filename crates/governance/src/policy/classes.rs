@@ -31,7 +31,16 @@ pub fn shipped() -> BTreeMap<String, Class> {
             "membership-change",
             class(Mandatory, &[Scale], &["quorum-intersect", "epoch-monotone"], &["state", "epochs"]),
         ),
-        ("config-rollback", class(Mandatory, &[RollbackConfig, Restart], &["capacity-floor", "progress"], &["slo"])),
+        (
+            "config-rollback",
+            // A bad configuration leaves storms and stuck processes behind: shedding and restarts belong to its end.
+            class(
+                Mandatory,
+                &[RollbackConfig, Restart, Drain, RestoreTraffic, RateLimit],
+                &["capacity-floor", "progress"],
+                &["slo"],
+            ),
+        ),
         ("capacity", class(Optional, &[Scale], &["capacity-floor"], &["slo", "backlog"])),
         ("traffic-shed", class(Optional, &flow, &["capacity-floor"], &["slo", "backlog"])),
         (

@@ -417,8 +417,7 @@ fn impairments(input: &Input, index: &BTreeMap<&str, usize>) -> Vec<(usize, usiz
 }
 
 fn cures<'a>(input: &'a Input, index: &BTreeMap<&str, usize>) -> Vec<(&'a str, usize, usize)> {
-    let resolve = |i: &'a super::Impairment| {
-        Some((i.caused_by.as_deref()?, *index.get(i.service.as_str())?, i.replica as usize))
-    };
+    let resolve =
+        |i: &'a super::Impairment| Some((i.caused_by.as_deref()?, *index.get(i.service.as_str())?, i.replica as usize));
     input.impairments.iter().filter_map(resolve).collect()
 }

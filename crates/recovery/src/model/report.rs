@@ -1,7 +1,7 @@
 //! All runs together: what a preview says.
 
 use super::arithmetic::{self, QuorumPhase, Wave};
-use super::compile::{CLIENT, Compiled, Edge, HOPS_MAX, Stage};
+use super::compile::{CLIENT, Compiled, HOPS_MAX, Stage};
 use super::engine::{Counts, FIRST_STEP, HEALTHY, IMPAIRED, Mode, Outcome, Run};
 use super::{FIX_RUNS_MAX, Input, Step};
 use crate::isa::ActionKind;

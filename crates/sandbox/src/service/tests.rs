@@ -1,6 +1,8 @@
 use super::*;
 use crate::call::{ATTEMPT_HEADER, client, exchange};
+use crate::fault::Fault;
 use crate::profile::PROFILES;
+use crate::rollout;
 use axum::http::Request;
 use http_body_util::Full;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -145,13 +147,96 @@ async fn workers_and_queue_are_bounded_and_work_outlives_its_caller() {
 async fn a_slow_replica_is_slow_to_its_probe_too() {
     let data = tempfile::tempdir().expect("dir");
     let running = start(options("cart", &data, &[])).await.expect("start");
-    crate::fault::slow(&crate::fault::running(data.path(), "cart").expect("starts")[0]).await.expect("slow");
+    break_one(&data, "cart", Fault::Slow).await;
     let begun = tokio::time::Instant::now();
     let probe = Request::get(format!("http://{}/ready", running.address)).body(Full::default()).expect("request");
     let (status, _, _) = exchange(&client(), probe, SOON).await.expect("answer");
     assert_eq!(status, StatusCode::OK);
     assert!(begun.elapsed() >= Duration::from_millis(crate::SLOW_MS));
     running.stop().await;
+}
+
+async fn break_one(data: &tempfile::TempDir, service: &str, fault: Fault) -> crate::fault::Broken {
+    crate::fault::inject(data.path(), service, fault, 1).await.expect("broken")
+}
+
+async fn is_ready(running: &Running) -> bool {
+    let probe = Request::get(format!("http://{}/ready", running.address)).body(Full::default()).expect("request");
+    exchange(&client(), probe, SOON).await.expect("answer").0.is_success()
+}
+
+#[tokio::test]
+async fn a_replica_with_errors_answers_nothing_else_and_is_ready_all_the_same() {
+    let data = tempfile::tempdir().expect("dir");
+    let running = start(options("cart", &data, &[])).await.expect("start");
+    assert_eq!(ask(&running.address, "/cart", r#"{"order":"1"}"#).await.0, 200);
+    let broken = break_one(&data, "cart", Fault::Errors).await;
+    assert_eq!((broken.service.as_str(), broken.replica, broken.config), ("cart", Some(0), None));
+    for _ in 0..3 {
+        assert_eq!(ask(&running.address, "/cart", r#"{"order":"1"}"#).await.0, 500);
+    }
+    assert!(is_ready(&running).await);
+    running.stop().await;
+}
+
+/// Resident memory of this process, in bytes.
+fn memory() -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").expect("status");
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+    line.trim().trim_end_matches("kB").trim().parse::<usize>().expect("a number") * 1_024
+}
+
+#[tokio::test]
+async fn a_leaking_replica_grows_to_its_limit_and_then_refuses() {
+    let data = tempfile::tempdir().expect("dir");
+    let running = start(options("cart", &data, &[])).await.expect("start");
+    let before = memory();
+    break_one(&data, "cart", Fault::Leak).await;
+    let kept = crate::LEAK_BYTES_MAX / crate::LEAK_BYTES;
+    let mut statuses = Vec::new();
+    // No more at once than the workers take: what waits in the queue of another test's machine is not this test's matter.
+    for _ in 0..kept / 32 {
+        let asked = (0..32).map(|_| {
+            let address = running.address.clone();
+            tokio::spawn(async move { ask(&address, "/cart", r#"{"order":"1"}"#).await.0 })
+        });
+        for one in asked.collect::<Vec<_>>() {
+            statuses.push(one.await.expect("asked"));
+        }
+    }
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    assert!(memory() > before + crate::LEAK_BYTES_MAX / 2, "{} after {before}", memory());
+    assert_eq!(ask(&running.address, "/cart", r#"{"order":"1"}"#).await.0, 503, "no more memory");
+    assert!(is_ready(&running).await);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_configuration_reaches_a_running_replica_and_so_does_its_rollback() {
+    let data = tempfile::tempdir().expect("dir");
+    let ledger = double(&[200]).await;
+    let object = rollout::PAYMENTS;
+    rollout::roll_out(data.path(), object, &rollout::payments(rollout::KEY)).expect("rolled out");
+    let running = start(options("payments", &data, &[("ledger", &ledger.address)])).await.expect("start");
+    let pay = || ask(&running.address, "/pay", r#"{"order":"1"}"#);
+    assert_eq!(pay().await.0, 200);
+    let broken = break_one(&data, "payments", Fault::BadConfig).await;
+    let changed = broken.config.expect("changed");
+    assert_eq!((broken.replica, changed.before, changed.now), (None, 1, 2));
+    answers(&running.address, 500).await;
+    assert!(is_ready(&running).await);
+    // As the actuator does it: the link back to the revision before.
+    let home = rollout::home(data.path(), object);
+    std::os::unix::fs::symlink("rev-1", home.join("current.new")).expect("link");
+    std::fs::rename(home.join("current.new"), home.join("current")).expect("moved");
+    answers(&running.address, 200).await;
+    assert!(crate::fault::inject(data.path(), "ledger", Fault::BadConfig, 1).await.is_err(), "it reads none");
+    running.stop().await;
+}
+
+async fn answers(address: &str, status: u16) {
+    let asked = async { while ask(address, "/pay", r#"{"order":"1"}"#).await.0 != status {} };
+    tokio::time::timeout(SOON, asked).await.expect("the other revision was read in time");
 }
 
 #[tokio::test]

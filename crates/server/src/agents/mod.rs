@@ -32,6 +32,9 @@ pub struct AgentView {
     pub services: BTreeMap<String, AgentService>,
     /// Edges among them and into them.
     pub edges: Vec<AgentEdge>,
+    /// Who proposed the revision before, if the kernel refused it.
+    #[serde(default)]
+    pub refused: Option<String>,
     /// Why the kernel refused the revision before; empty for the first.
     pub rejections: Vec<String>,
     /// The nearest plan the kernel would accept, in text form.
@@ -47,6 +50,16 @@ pub struct AgentService {
     pub ready: Vec<u32>,
     /// Instances that are not ready.
     pub unready: Vec<u32>,
+    /// Ready instances that answer nothing but errors of their own.
+    #[serde(default)]
+    pub failing: Vec<u32>,
+    /// Memory that instances hold, by replica, in KiB. Pairs: a map of numbers does not survive the way through a
+    /// tagged question.
+    #[serde(default)]
+    pub memory_kib: Vec<(u32, u64)>,
+    /// A change of what it reads that is suspected of the trouble.
+    #[serde(default)]
+    pub change: Option<AgentChange>,
     /// Requests per second now, in milli-requests.
     pub load_mrps: Option<u64>,
     /// Requests per second before the onset, in milli-requests.
@@ -55,6 +68,21 @@ pub struct AgentService {
     pub capacity_mrps: Option<u64>,
     /// Whether overload feeds itself.
     pub metastable: bool,
+}
+
+/// A change of configuration shortly before the onset, when no instance of its reader serves any more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentChange {
+    /// The object, `KIND/NS/NAME`.
+    pub object: String,
+    /// Its revision now.
+    pub revision: i64,
+    /// When it changed.
+    pub changed_at_ms: i64,
+    /// The newest older revision under which the client was well served long enough; absent: none is known.
+    pub known_good: Option<i64>,
+    /// How long is long enough.
+    pub needed_ms: u64,
 }
 
 /// One edge as an agent sees it.
@@ -79,6 +107,9 @@ pub struct AgentProposal {
     /// Its confidence and prose; recorded and never looked into.
     #[serde(default)]
     pub opinion: serde_json::Value,
+    /// Why there is no plan, for whoever takes over. Only the built-in agent's is shown.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// What the built-in diagnosis says.

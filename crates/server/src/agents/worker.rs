@@ -63,6 +63,9 @@ pub enum Answer {
         plan: Option<String>,
         /// Who answered.
         agent: String,
+        /// Why there is no plan.
+        #[serde(default)]
+        reason: Option<String>,
     },
     /// What speaks against the plan; nothing changes nothing.
     Verification {
@@ -103,7 +106,8 @@ async fn answer(app: &App, task_id: &str, version: u64) -> Option<()> {
             let (proposal, verbatim) = plan(app, &agent, &view, call).await;
             let took = app.env.now().since(asked);
             let record = proposal_record(&proposal, &verbatim, revision, cause, took);
-            let answer = Answer::Planning { plan: proposal.and_then(|proposal| proposal.plan), agent };
+            let (plan, reason) = proposal.map_or((None, None), |proposal| (proposal.plan, proposal.reason));
+            let answer = Answer::Planning { plan, agent, reason };
             fulfill(app, &task, &answer, Some((incident, Recorded::Proposal(Box::new(record)), verbatim))).await
         }
         Question::Verification { plan, group, callers } => {
@@ -191,4 +195,25 @@ async fn fulfill(
     let request = Request::TaskFulfill { id: task.id.clone(), version: task.version, action };
     app.engine.submit(vec![request], entries, blobs, guards).await.ok()?;
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AgentChange, AgentService};
+    use super::*;
+
+    #[test]
+    fn a_question_is_read_as_it_was_written_with_every_fact_in_it() {
+        let service = AgentService {
+            ready: vec![0, 1],
+            failing: vec![1],
+            memory_kib: vec![(0, 20_000), (1, 90_000)],
+            change: Some(AgentChange { object: "config/shop/payments".into(), ..AgentChange::default() }),
+            ..AgentService::default()
+        };
+        let view = AgentView { services: [("payments".to_owned(), service)].into(), ..AgentView::default() };
+        let question = Question::Planning { agent: BUILT_IN.into(), revision: 1, cause: "first".into(), view };
+        let text = serde_json::to_string(&question).unwrap();
+        assert_eq!(serde_json::from_str::<Question>(&text).unwrap(), question);
+    }
 }

@@ -20,7 +20,7 @@ use protocol::TaskState;
 use recovery::model::FindingKind;
 use recovery::plan::Change;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The exit code of a hold.
 const HELD: u8 = 70;
@@ -264,9 +264,10 @@ impl Run {
 
     fn ledgers(&self, revision: &Revision) -> Option<Vec<(String, Vec<actuators::process::ledger::Entry>)>> {
         let platform = self.app.platform.as_ref()?;
-        let services = revision.checked.writes().iter();
-        let read = |service: &String| Some((service.clone(), platform.ledger(service)?));
-        services.map(read).collect()
+        let owners: BTreeSet<&str> =
+            revision.checked.writes().iter().map(|write| actuators::process::ledger::owner(write)).collect();
+        let read = |owner: &str| Some((owner.to_owned(), platform.ledger(owner)?));
+        owners.into_iter().map(read).collect()
     }
 
     fn ledger_writes(&self, revision: &Revision) -> Option<Reading> {
@@ -436,9 +437,16 @@ fn no_history() -> HistoryFacts {
 /// A plan that touches no declared quorum set keeps every quorum; otherwise the preview says.
 fn quorum_safe(revision: &Revision, preview: &Preview) -> Option<bool> {
     let services = &revision.world.services;
-    let untouched =
-        revision.checked.writes().iter().all(|name| services.get(name).is_some_and(|facts| facts.quorum_of.is_none()));
+    // An object is in no quorum set; its readers are among the writes.
+    let mut written =
+        revision.checked.writes().iter().filter(|name| !revision.world.objects.contains_key(object(name)));
+    let untouched = written.all(|name| services.get(name).is_some_and(|facts| facts.quorum_of.is_none()));
     if untouched { Some(true) } else { preview.report.as_ref().map(recovery::model::Report::is_quorum_safe) }
+}
+
+/// The object's name in a world; a service's name stays what it is.
+fn object(written: &str) -> &str {
+    written.strip_prefix("config/").unwrap_or(written)
 }
 
 fn members(closure: &recovery::graph::Closure) -> Vec<String> {

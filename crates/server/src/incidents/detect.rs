@@ -1,7 +1,7 @@
 //! Stages 1 and 2: observers vote, and the asking becomes a signed intent.
 
 use super::run::{Run, Stop};
-use crate::platform::{ObserverReading, Reading, observe, onset};
+use crate::platform::{ObserverReading, Reading, observe, onset, suspect};
 use base::{Digest, Millis, Ratio, Timestamp};
 use governance::policy::Effective;
 use governance::record::{Answer, Bound, Claims, Detection, Intent, IntentReason, Mutable, Observers, Scope, Vote};
@@ -9,8 +9,10 @@ use recovery::graph::{Closure, FaultScope, Snapshot};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The recovery class of what this version plans.
-pub const CLASS: &str = "restart-orchestration";
+/// The recovery class of an incident whose cause is looked for in processes.
+pub(super) const RESTARTS: &str = "restart-orchestration";
+/// The recovery class of an incident that began with a change of configuration.
+pub(super) const ROLLBACKS: &str = "config-rollback";
 
 /// What stage 1 settles with.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +33,8 @@ pub(crate) struct Detected {
     pub disagreement_ppm: u32,
     /// Statements of the votes.
     pub votes: Vec<String>,
+    /// The recovery class whose policy the incident is under.
+    pub class: String,
 }
 
 /// What stage 2 settles with.
@@ -84,10 +88,19 @@ impl Run {
             let stands =
                 now.since(unchanged_since) >= window && (asked_is_in || now.since(began) >= Millis(window.0 * 3));
             if enough && stands || now >= deadline {
+                let detected = Detected { class: self.class_of(&detected, &reading).to_owned(), ..detected };
                 return self.record_detection(effective, &readings, detected, &snapshot, now).await;
             }
             self.app.env.sleep_until(now.plus(Millis(100))).await;
         }
+    }
+
+    /// A suspected change of configuration puts the incident under the policy of its rollback.
+    fn class_of(&self, detected: &Detected, reading: &Reading) -> &'static str {
+        let onset = Timestamp(detected.onset_ms);
+        let affected = detected.impaired.iter().chain(&detected.suspects);
+        let changed = affected.into_iter().any(|name| suspect(reading, &self.app.topology, name, onset).is_some());
+        if changed { ROLLBACKS } else { RESTARTS }
     }
 
     fn ask_observers(
@@ -175,7 +188,11 @@ impl Run {
                 Some(false) => "healthy",
                 None => "unknown",
             };
-            let note = if lied { "told to lie, outvoted".to_owned() } else { reading.seen.clone() };
+            let note = match lied {
+                true if reading.impaired == Some(true) => "told to say the opposite of what it sees".to_owned(),
+                true => "told to lie, outvoted".to_owned(),
+                false => reading.seen.clone(),
+            };
             self.say(format!("               {:<8} {:<9} {note}", reading.observer, answer));
         }
     }
@@ -200,7 +217,7 @@ impl Run {
                 revision: 1,
                 parent: None,
                 reason: IntentReason::Detect,
-                class: CLASS.to_owned(),
+                class: effective.class_name.clone(),
                 tier: effective.tier_name.clone(),
                 scope: Scope {
                     services: detected.impaired.clone(),
@@ -240,8 +257,9 @@ impl Run {
         };
         self.settle("intent.1", &intended, batch).await?;
         self.say(format!(
-            "intent         {} · class {CLASS} · tier {} · signed",
+            "intent         {} · class {} · tier {} · signed",
             statement.short(),
+            effective.class_name,
             effective.tier_name
         ));
         self.spent(2);
@@ -307,6 +325,7 @@ fn tally(readings: &[ObserverReading], scope: &FaultScope, snapshot: &Snapshot, 
         votes_asked: asked,
         disagreement_ppm: 1_000_000 - agreeing.ppm(),
         votes: Vec::new(),
+        class: RESTARTS.to_owned(),
     }
 }
 

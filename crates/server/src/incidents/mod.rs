@@ -15,7 +15,6 @@ mod run;
 pub mod view;
 
 pub use chain::{Batch, Chain, statement, statement_digest};
-pub use detect::CLASS;
 pub use propose::{read_plan, read_world};
 pub use routes::routes;
 pub use run::{Brief, Ending, stage_id};
@@ -275,9 +274,13 @@ impl Run {
         let tier = policy.tier_of(&self.brief.target).ok_or_else(|| {
             Stop::escalate(format!("the policy `{}` names no tier for `{}`", policy.name, self.brief.target))
         })?;
-        let effective = policy.effective(tier, detect::CLASS);
-        let effective = effective.ok_or_else(|| Stop::escalate("the policy knows no such tier or class"))?;
-        let detected = self.detect(&effective).await?;
+        let under = |class: &str| {
+            let missing = || Stop::escalate(format!("the policy `{}` knows no class `{class}`", policy.name));
+            policy.effective(tier, class).ok_or_else(missing)
+        };
+        // Detection is the tier's; which class the rest is under depends on what it finds.
+        let detected = self.detect(&under(detect::RESTARTS)?).await?;
+        let effective = under(&detected.class)?;
         let intended = self.intend(&effective, &detected).await?;
         let decided = match self.approved() {
             // A pass before this one decided. What it saw is gone, and it is nothing that is decided twice.

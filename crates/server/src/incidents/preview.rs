@@ -4,7 +4,7 @@ use super::detect::{Detected, Intended};
 use super::propose::Revision;
 use super::run::{Run, Stop, blob_of};
 use super::view::PilotView;
-use crate::platform::Reading;
+use crate::platform::{Reading, suspect};
 use base::canon::Canon as _;
 use base::{Digest, Millis, Timestamp};
 use governance::admission::{Fix, Forecast, Growth};
@@ -15,6 +15,7 @@ use recovery::model::{
     Bounds, Config, FindingKind, Fit, Health, Impairment, Input, Mutable, Report, Step, Window, find_fix, fit, preview,
 };
 use recovery::span::Span;
+use recovery::topology::Topology;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -171,7 +172,7 @@ impl Run {
         let impaired = detected.impaired.clone();
         move || {
             let (fit, _) = fit(&spans, &topology, &window).map_err(|error| error.to_string())?;
-            let impairments = impairments(&reading, &fit, &spans);
+            let impairments = impairments(&reading, &topology, onset, &fit, &spans);
             let input = Input { fit, plan, steps, impairments, impaired, settings, since_onset_ms, config, bounds };
             let report = preview(&input);
             let breaches: Vec<_> = report.breaches().cloned().collect();
@@ -457,31 +458,56 @@ fn start_ups(reading: &Reading) -> BTreeMap<String, Vec<u64>> {
     times
 }
 
-/// What is wrong with each instance that is not ready: gone, silent, or answering late.
-fn impairments(reading: &Reading, fit: &Fit, spans: &[Span]) -> Vec<Impairment> {
-    let all = reading.status.iter().flat_map(|status| &status.instances).filter(|instance| !instance.ready);
+/// What is wrong with each instance that serves nobody: gone, silent, late, or answering errors; and the change of
+/// configuration that is taken for its cause.
+fn impairments(reading: &Reading, topology: &Topology, onset: Timestamp, fit: &Fit, spans: &[Span]) -> Vec<Impairment> {
+    let all = reading.status.iter().flat_map(|status| &status.instances).filter(|instance| !reading.serves(instance));
     let known = all.filter(|instance| fit.service(&instance.service).is_some());
     known
         .map(|instance| {
-            let health =
-                if instance.alive { silent_or_slow(&instance.name(), fit, spans, reading.at) } else { Health::Down };
-            Impairment { service: instance.service.clone(), replica: instance.replica, health }
+            let health = match (instance.alive, instance.ready) {
+                (false, _) => Health::Down,
+                (true, true) => Health::Failing(until_error_us(&instance.name(), fit, spans, reading.at)),
+                (true, false) => silent_or_slow(&instance.name(), fit, spans, reading.at),
+            };
+            let cause = suspect(reading, topology, &instance.service, onset).filter(|_| instance.ready);
+            Impairment {
+                service: instance.service.clone(),
+                replica: instance.replica,
+                health,
+                caused_by: cause.map(|cause| cause.object),
+            }
         })
         .collect()
 }
 
 /// An instance that answered lately is slow by what it took beyond the usual; one that did not is hung.
 fn silent_or_slow(name: &str, fit: &Fit, spans: &[Span], now: Timestamp) -> Health {
-    let since_us = u64::try_from(now.minus(LATELY).0).unwrap_or(0).saturating_mul(1_000);
     // What it refused at once says nothing of how long it takes.
-    let answered = |span: &&Span| span.enters() && !span.is_error() && span.instance.as_deref() == Some(name);
-    let mine = spans.iter().filter(answered);
-    let mut late: Vec<u64> = mine.filter(|span| span.end_us() >= since_us).map(|span| span.duration_us).collect();
-    late.sort_unstable();
-    let service = name.split('@').next().unwrap_or(name);
-    let usual = fit.service(service).and_then(|service| service.times_us.get(service.times_us.len() / 2)).copied();
-    match (late.get(late.len() / 2), usual) {
-        (Some(median), Some(usual)) => Health::Slow(median.saturating_sub(u64::from(usual))),
+    match (median_us(name, spans, now, false), usual_us(name, fit)) {
+        (Some(median), Some(usual)) => Health::Slow(median.saturating_sub(usual)),
         _ => Health::Hung,
     }
+}
+
+/// A worker's time before an error: what errors took lately, at most what an answer takes usually, because waiting for a
+/// worker is no work.
+fn until_error_us(name: &str, fit: &Fit, spans: &[Span], now: Timestamp) -> u64 {
+    let usual = usual_us(name, fit).unwrap_or(u64::MAX);
+    median_us(name, spans, now, true).unwrap_or(0).min(usual)
+}
+
+/// The median time of what an instance answered lately, errors or the others.
+fn median_us(name: &str, spans: &[Span], now: Timestamp, errors: bool) -> Option<u64> {
+    let since_us = u64::try_from(now.minus(LATELY).0).unwrap_or(0).saturating_mul(1_000);
+    let answered = |span: &&Span| span.enters() && span.is_error() == errors && span.instance.as_deref() == Some(name);
+    let mine = spans.iter().filter(answered);
+    let mut times: Vec<u64> = mine.filter(|span| span.end_us() >= since_us).map(|span| span.duration_us).collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied()
+}
+
+fn usual_us(name: &str, fit: &Fit) -> Option<u64> {
+    let service = fit.service(name.split('@').next().unwrap_or(name))?;
+    service.times_us.get(service.times_us.len() / 2).map(|usual| u64::from(*usual))
 }

@@ -1,10 +1,10 @@
 //! Stages 3 to 5: agents are asked, the group is computed, the kernel checks; until a plan is decided.
 
-use super::detect::{CLASS, Detected, Intended, closure_words, list_or};
+use super::detect::{Detected, Intended, closure_words, list_or};
 use super::run::{Run, Stop, blob_of};
 use super::view::{RejectionView, RevisionView};
-use crate::agents::{AGENTS, AgentEdge, AgentService, AgentView, Answer, BUILT_IN, Question};
-use crate::platform::{Platform, Reading};
+use crate::agents::{AGENTS, AgentChange, AgentEdge, AgentService, AgentView, Answer, BUILT_IN, Question};
+use crate::platform::{Platform, Reading, suspect};
 use crate::remediation::facts;
 use base::canon::Canon as _;
 use base::{Digest, Millis, Ratio, Timestamp};
@@ -78,6 +78,8 @@ struct Story {
     rejections: Vec<String>,
     nearest: Option<String>,
     asked: usize,
+    /// Who was refused last.
+    refused: Option<String>,
 }
 
 impl Run {
@@ -183,7 +185,7 @@ impl Run {
         group: &Group,
         story: &mut Story,
     ) -> Result<(Plan, String), Stop> {
-        let view = self.agent_view(detected, snapshot, group, story).await;
+        let view = self.agent_view(effective, detected, snapshot, group, story).await;
         if number == 1 {
             self.ask("diagnose.1", &Question::Diagnosis { view: view.clone() }, effective).await?;
         }
@@ -204,6 +206,7 @@ impl Run {
             self.spent(3);
             let text = match answer {
                 Some(Answer::Planning { plan: Some(text), .. }) => text,
+                Some(Answer::Planning { reason: Some(reason), .. }) if is_last => return Err(Stop::escalate(reason)),
                 _ if is_last => return Err(Stop::escalate("no agent knows a plan for what it sees")),
                 _ => continue,
             };
@@ -255,7 +258,7 @@ impl Run {
             parent: None,
             cause: Cause::First,
             changes: Vec::new(),
-            class: CLASS.to_owned(),
+            class: detected.class.clone(),
             topology: snapshot.slice(&names).digest(),
             deadline_ms: Timestamp(intended.expires_at_ms),
             footprint: Vec::new(),
@@ -264,7 +267,14 @@ impl Run {
         .normalize()
     }
 
-    async fn agent_view(&self, detected: &Detected, snapshot: &Snapshot, group: &Group, story: &Story) -> AgentView {
+    async fn agent_view(
+        &self,
+        effective: &Effective,
+        detected: &Detected,
+        snapshot: &Snapshot,
+        group: &Group,
+        story: &Story,
+    ) -> AgentView {
         let now = self.now();
         let reading = match &self.app.platform {
             Some(platform) => platform.read(now, now).await,
@@ -274,7 +284,7 @@ impl Run {
             detected.impaired.iter().chain(&detected.suspects).chain(&group.members).cloned().collect();
         names.sort();
         names.dedup();
-        let window = (Timestamp(detected.onset_ms).minus(snapshot.config().baseline), Timestamp(detected.onset_ms));
+        let onset = Timestamp(detected.onset_ms);
         AgentView {
             incident: self.id.clone(),
             target: self.brief.target.clone(),
@@ -283,9 +293,10 @@ impl Run {
             group: group.members.clone(),
             services: names
                 .iter()
-                .map(|name| (name.clone(), self.agent_service(name, &reading, snapshot, window)))
+                .map(|name| (name.clone(), self.agent_service(name, &reading, snapshot, effective, onset)))
                 .collect(),
             edges: agent_edges(&names, snapshot, &reading),
+            refused: story.refused.clone(),
             rejections: story.rejections.clone(),
             nearest: story.nearest.clone(),
             untrusted: BTreeMap::new(),
@@ -297,20 +308,48 @@ impl Run {
         name: &str,
         reading: &Reading,
         snapshot: &Snapshot,
-        window: (Timestamp, Timestamp),
+        effective: &Effective,
+        onset: Timestamp,
     ) -> AgentService {
         let all = reading.status.iter().flat_map(|status| &status.instances);
         let mine: Vec<_> = all.filter(|instance| instance.service == name).collect();
         let replicas = |ready: bool| mine.iter().filter(|i| i.ready == ready).map(|i| i.replica).collect();
         let declared = self.app.topology.service.get(name);
+        let memory = mine.iter().filter_map(|i| Some((i.replica, i.memory_kib?)));
         AgentService {
             ready: replicas(true),
             unready: replicas(false),
+            failing: reading.failing(name),
+            memory_kib: memory.collect(),
+            change: self.agent_change(name, reading, effective, onset),
             load_mrps: reading.service_mrps(name, reading.at.minus(Millis(2_000)), reading.at),
-            baseline_mrps: reading.service_mrps(name, window.0, window.1),
+            baseline_mrps: reading.service_mrps(name, onset.minus(snapshot.config().baseline), onset),
             capacity_mrps: declared.and_then(|service| service.capacity_rps).map(|rps| u64::from(rps) * 1_000),
             metastable: snapshot.metastable(name),
         }
+    }
+
+    /// The change of configuration that is suspected, with the revision that the kernel would return to.
+    fn agent_change(
+        &self,
+        name: &str,
+        reading: &Reading,
+        effective: &Effective,
+        onset: Timestamp,
+    ) -> Option<AgentChange> {
+        let found = suspect(reading, &self.app.topology, name, onset)?;
+        let configs = self.app.platform.as_ref()?.configs();
+        let needed = effective.tier.windows.known_good_for;
+        let stored = reading.objects.get(&found.object)?.revisions.iter().rev();
+        let mut older = stored.filter(|revision| **revision < found.revision);
+        let known_good = older.find(|revision| configs.healthy_for(&found.object, **revision) >= needed).copied();
+        Some(AgentChange {
+            object: found.object,
+            revision: found.revision,
+            changed_at_ms: found.changed_at.0,
+            known_good,
+            needed_ms: needed.0,
+        })
     }
 
     /// The world as it is now.
@@ -342,7 +381,7 @@ impl Run {
                 incident: self.id.clone(),
                 signed: true,
                 expires_at: Timestamp(intended.expires_at_ms),
-                class: CLASS.to_owned(),
+                class: detected.class.clone(),
                 tier: intended.tier.clone(),
                 policy: effective.policy,
                 budget_left: Timestamp(intended.expires_at_ms).since(now),
@@ -354,6 +393,7 @@ impl Run {
             previous: story.previous.clone(),
             mutations: story.mutations,
             capabilities: platform.capabilities(),
+            configs: platform.configs().clone(),
         };
         let world = facts::world(&question, &reading, &self.app.topology, effective);
         Ok((world, reading))
@@ -397,12 +437,16 @@ impl Run {
             })),
             Err(rejections) => {
                 self.unheld(&rejections, source, group)?;
-                if source == BUILT_IN || source == "preview" {
+                // The built-in agent may revise its plan once: what it would answer to the same again is known.
+                let near = nearest(&plan, &world).map(|(plan, _)| recovery::text::steps(&plan.steps));
+                let can_revise = near.is_some() && story.refused.as_deref() != Some(BUILT_IN);
+                if source == BUILT_IN && !can_revise || source == "preview" {
                     let first = rejections.first().map(rejection_text).unwrap_or_default();
                     // Nobody is left to propose anything else, and the trouble lasts.
                     return Err(Stop::escalate(format!("no plan passes the kernel's check: {first}")));
                 }
-                story.nearest = nearest(&plan, &world).map(|(plan, _)| recovery::text::steps(&plan.steps));
+                story.refused = Some(source.to_owned());
+                story.nearest = near;
                 story.rejections = rejections.iter().map(rejection_text).collect();
                 story.previous = Some(plan);
                 Ok(None)
@@ -495,7 +539,9 @@ impl Run {
             callers,
         };
         let policy = self.app.policy.clone();
-        let Some(effective) = policy.effective(&revision.world.intent.tier, CLASS) else { return Ok(true) };
+        let Some(effective) = policy.effective(&revision.world.intent.tier, &revision.world.intent.class) else {
+            return Ok(true);
+        };
         let answer = self.ask(&format!("verify.{}", revision.number), &question, &effective).await?;
         self.spent(3);
         match answer {

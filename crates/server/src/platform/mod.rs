@@ -1,14 +1,18 @@
 //! What is recovered, as seen from outside it: the supervisor's status, the proxy's settings and counts, and
 //! an outside client's record. Everything is read with its time; nothing here decides.
 
+mod configs;
+mod failing;
 mod observers;
 mod record;
 
+pub use configs::{Configs, Suspect, suspect, watch};
 pub use observers::{ObserverReading, Onset, observe, onset};
 pub use record::{RecordSecond, RecordSummary, read_record, summarize};
 
 use actuators::Fut;
 use actuators::control::{ControlError, Proxy, ProxyState, Status, Supervisor};
+use actuators::process::config::{Object, survey};
 use actuators::process::ledger;
 use base::Timestamp;
 use recovery::topology::Topology;
@@ -22,6 +26,7 @@ use std::sync::Arc;
 pub struct Platform {
     topology: Arc<Topology>,
     source: Source,
+    configs: Configs,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +58,8 @@ pub struct Reading {
     pub proxy: Option<ProxyState>,
     /// The outside client's record, oldest first; absent = none declared, or it did not answer.
     pub record: Option<Vec<RecordSecond>>,
+    /// The declared configuration objects by `KIND/NS/NAME`; one that could not be read is missing.
+    pub objects: BTreeMap<String, Object>,
 }
 
 impl Platform {
@@ -60,13 +67,13 @@ impl Platform {
     #[must_use]
     pub fn new(directory: &Path, topology: Arc<Topology>) -> Platform {
         let source = Source::Processes { directory: directory.to_owned(), supervisor: Supervisor::new(directory) };
-        Platform { topology, source }
+        Platform { topology, source, configs: Configs::default() }
     }
 
     /// A platform of another kind.
     #[must_use]
     pub fn other(sight: Arc<dyn Sight>, topology: Arc<Topology>) -> Platform {
-        Platform { topology, source: Source::Other(sight) }
+        Platform { topology, source: Source::Other(sight), configs: Configs::default() }
     }
 
     /// What was asked of a service and what became of it, oldest first; `None` if that cannot be read.
@@ -93,6 +100,12 @@ impl Platform {
         &self.topology
     }
 
+    /// What was seen of each revision of the configuration while it was in use.
+    #[must_use]
+    pub fn configs(&self) -> &Configs {
+        &self.configs
+    }
+
     /// Reads everything, `record_since` limiting the client's record.
     pub async fn read(&self, now: Timestamp, record_since: Timestamp) -> Reading {
         let (directory, supervisor) = match &self.source {
@@ -107,7 +120,17 @@ impl Platform {
             }
         };
         let (status, proxy, record) = tokio::join!(supervisor.status(), proxy_state(directory), record);
-        Reading { at: now, status: status.ok(), proxy: proxy.ok(), record }
+        let objects = self.objects(directory);
+        Reading { at: now, status: status.ok(), proxy: proxy.ok(), record, objects }
+    }
+
+    fn objects(&self, directory: &Path) -> BTreeMap<String, Object> {
+        let declared: BTreeSet<&String> = self.topology.service.values().flat_map(|service| &service.config).collect();
+        let read = |object: &String| {
+            let field = actuators::field::Field::parse(&format!("config/{object}"))?;
+            Some((object.clone(), survey(directory, &field).ok()?))
+        };
+        declared.into_iter().filter_map(read).collect()
     }
 
     /// Where the outside client's record is read.
@@ -123,11 +146,11 @@ async fn proxy_state(directory: &Path) -> Result<ProxyState, ControlError> {
 }
 
 impl Reading {
-    /// Services with no ready instance, or with one whose probe fails.
+    /// Services with an instance that serves nobody: its probe fails, or it answers nothing but errors of its own.
     #[must_use]
     pub fn unavailable(&self) -> BTreeSet<String> {
         let instances = self.status.iter().flat_map(|status| &status.instances);
-        instances.filter(|instance| !instance.ready).map(|instance| instance.service.clone()).collect()
+        instances.filter(|instance| !self.serves(instance)).map(|instance| instance.service.clone()).collect()
     }
 
     /// Requests of an edge or target series per second, in milli-requests, over `[from, to)`.

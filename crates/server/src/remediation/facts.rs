@@ -1,7 +1,7 @@
 //! From readings to the world a plan is checked against: facts with their times, nothing guessed.
 
 use crate::engine::{ALL, Hold};
-use crate::platform::Reading;
+use crate::platform::{Configs, Reading};
 use base::{Digest, Millis, Timestamp};
 use governance::policy::Effective;
 use recovery::call::Observation;
@@ -11,7 +11,7 @@ use recovery::plan::Plan;
 use recovery::topology::{Service, Topology};
 use recovery::world::{
     Capability, Controller, EdgeFacts, FaultFacts, HoldFacts, InstanceFacts, IntentFacts, KernelPolicy, Mutable,
-    ProposerFacts, ServiceFacts, Windows, World,
+    ObjectFacts, ProposerFacts, RevisionFacts, ServiceFacts, Windows, World,
 };
 use std::collections::BTreeMap;
 
@@ -42,6 +42,8 @@ pub struct Question {
     pub mutations: u32,
     /// What the actuators offer.
     pub capabilities: Vec<Capability>,
+    /// What was seen of each revision of the configuration.
+    pub configs: Configs,
 }
 
 /// The world now.
@@ -62,7 +64,7 @@ pub fn world(question: &Question, reading: &Reading, topology: &Topology, effect
         },
         services: services(&names, question, reading, topology, window),
         edges: edges(question, reading, topology, window),
-        objects: BTreeMap::new(),
+        objects: objects(question, reading, topology),
         settings: settings(reading),
         signals: BTreeMap::new(),
         policy: kernel_policy(effective),
@@ -96,6 +98,11 @@ pub fn refreshed(world: &World, reading: &Reading) -> World {
         facts.instances = read;
         facts.load_mrps = load(name, reading);
     }
+    for (name, facts) in &mut fresh.objects {
+        let Some(object) = reading.objects.get(name) else { continue };
+        facts.observed_at = reading.at;
+        facts.current = unsigned(object.current);
+    }
     for facts in fresh.edges.values_mut() {
         facts.observed_at = if reading.proxy.is_some() { reading.at } else { facts.observed_at };
     }
@@ -119,6 +126,10 @@ pub fn settings(reading: &Reading) -> Observation {
             observed.state.insert(recovery::call::replicas(service), i64::from(*count));
         }
         observed.versions.extend(status.versions.clone());
+    }
+    for (name, object) in &reading.objects {
+        observed.state.insert(format!("config/{name}"), object.current);
+        observed.versions.insert(format!("config/{name}"), object.version);
     }
     observed
 }
@@ -219,14 +230,42 @@ fn service_facts(
     }
 }
 
+/// The configuration as it lies there, with what was seen of each revision while it was in use.
+fn objects(question: &Question, reading: &Reading, topology: &Topology) -> BTreeMap<String, ObjectFacts> {
+    let facts = |(name, object): (&String, &actuators::process::config::Object)| {
+        let revision = |number: &i64| RevisionFacts {
+            number: unsigned(*number),
+            name: format!("rev-{number}"),
+            healthy_for: question.configs.healthy_for(name, *number),
+            ..RevisionFacts::default()
+        };
+        let reads = |(_, service): &(&String, &Service)| service.config.contains(name);
+        let readers = topology.service.iter().filter(reads).map(|(service, _)| service.clone());
+        let facts = ObjectFacts {
+            observed_at: reading.at,
+            current: unsigned(object.current),
+            revisions: object.revisions.iter().map(revision).collect(),
+            readers: readers.collect(),
+            controller: None,
+        };
+        (name.clone(), facts)
+    };
+    reading.objects.iter().map(facts).collect()
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
 fn instances(name: &str, reading: &Reading) -> Vec<InstanceFacts> {
     let in_flight = reading.in_flight();
     let all = reading.status.iter().flat_map(|status| &status.instances);
     let mine = all.filter(|instance| instance.service == name);
     mine.map(|instance| InstanceFacts {
         replica: instance.replica,
-        ready: instance.ready,
-        ready_since: instance.ready.then_some(Timestamp(instance.ready_since_ms)),
+        // One that answers nothing but errors is out already, whatever its probe says.
+        ready: reading.serves(instance),
+        ready_since: reading.serves(instance).then_some(Timestamp(instance.ready_since_ms)),
         generation: instance.generation,
         zone: instance.zone.clone(),
         in_flight: in_flight.get(&instance.name()).map_or(0, |count| u32::try_from(*count).unwrap_or(u32::MAX)),

@@ -28,6 +28,28 @@ fn a_revision_is_switched_by_one_link_and_every_change_is_counted() {
 }
 
 #[test]
+fn a_survey_says_what_is_stored_what_is_in_use_and_since_when() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    assert!(survey(dir.path(), &flag()).is_err(), "an object that is not there");
+    let began = crate::clock::now().0;
+    for revision in [10, 2, 1] {
+        publish(dir.path(), &flag(), revision, &files("on")).expect("published");
+    }
+    let unused = survey(dir.path(), &flag()).expect("surveyed");
+    assert_eq!((unused.current, unused.changed_at_ms, unused.revisions), (0, 0, vec![1, 2, 10]), "sorted as numbers");
+    switch(dir.path(), &flag(), 2).expect("switched");
+    let used = survey(dir.path(), &flag()).expect("surveyed");
+    assert_eq!((used.current, used.version), (2, 1));
+    // A file's time has the clock's coarser tick.
+    assert!(used.changed_at_ms >= began - 20 && used.changed_at_ms <= crate::clock::now().0, "{used:?}");
+    for revision in 11..=120 {
+        publish(dir.path(), &flag(), revision, &files("on")).expect("published");
+    }
+    let many = survey(dir.path(), &flag()).expect("surveyed");
+    assert_eq!((many.revisions.len(), many.revisions.last()), (REVISIONS_MAX, Some(&120)), "the newest are kept");
+}
+
+#[test]
 fn a_damaged_or_missing_revision_is_refused() {
     let dir = tempfile::tempdir().expect("temporary directory");
     publish(dir.path(), &flag(), 1, &files("on")).expect("published");

@@ -5,7 +5,7 @@ const SHORT: Duration = Duration::from_millis(60);
 
 /// A shop that nobody started.
 fn nothing(dir: &Path) -> Shop {
-    Shop { dir: dir.to_owned(), url: "http://127.0.0.1:1".to_owned(), child: None }
+    Shop { dir: dir.to_owned(), url: "http://127.0.0.1:1".to_owned(), record_url: String::new(), child: None }
 }
 
 /// [`START_MAX`] and [`MATURE_MAX`] bound the same loops in a run.
@@ -13,10 +13,10 @@ fn nothing(dir: &Path) -> Shop {
 async fn a_shop_that_does_not_start_or_settle_is_given_up() {
     assert!(SHORT < START_MAX && SHORT < MATURE_MAX);
     let dir = tempfile::tempdir().unwrap();
-    let late = nothing(dir.path()).wait_ready("http://127.0.0.1:1", SHORT).await.unwrap_err();
+    let late = nothing(dir.path()).wait_ready(SHORT).await.unwrap_err();
     assert!(late.exit == 1 && late.message.contains("was not ready after 0 s"), "{late:?}");
     let unsure = nothing(dir.path()).mature_within(SHORT, &["gateway"], Instant::now()).await.err().unwrap();
-    assert!(unsure.exit == 1 && unsure.message.contains("not sure enough"), "{unsure:?}");
+    assert!(unsure.exit == 1 && unsure.message.contains("not ready to be broken"), "{unsure:?}");
 }
 
 /// [`END_MAX`] bounds the same loop in a run.

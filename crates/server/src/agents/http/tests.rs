@@ -37,7 +37,7 @@ async fn an_agent_is_shown_the_view_and_its_words_are_kept_verbatim() {
 async fn an_agent_that_does_not_know_says_so_with_an_empty_object() {
     let url = agent(StatusCode::OK, b"{}".to_vec()).await;
     let (proposal, _) = ask(&Http, &url, &AgentView::default(), PATIENT).await;
-    assert_eq!(proposal, Some(AgentProposal { plan: None, opinion: serde_json::Value::Null }));
+    assert_eq!(proposal, Some(AgentProposal { plan: None, opinion: serde_json::Value::Null, reason: None }));
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ async fn successor(fixture: &Fixture, stage: &str, value: &impl Serialize) -> Ru
 async fn a_successor_does_not_go_on_where_the_observers_did_not_agree() {
     let fixture = Fixture::new();
     let policy = fixture.app.policy.clone();
-    let effective = policy.effective(policy.tier_of("checkout").unwrap(), CLASS).unwrap();
+    let effective = policy.effective(policy.tier_of("checkout").unwrap(), RESTARTS).unwrap();
     let k = effective.tier.observers.k;
     let mut found = Detected { votes_impaired: k - 1, votes_asked: 3, ..Detected::default() };
     let stopped = successor(&fixture, "detect", &found).await.detect(&effective).await;

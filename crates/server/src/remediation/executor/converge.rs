@@ -8,6 +8,7 @@ use crate::remediation::wire::ConvergeParam;
 use base::{Digest, Millis, Timestamp};
 use client::Job;
 use governance::record::{Converged, Convergence, ConvergenceOutcome};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Bad requests allowed, in parts per million of those sent: the client's objective.
@@ -76,7 +77,7 @@ fn judge(shared: &Shared, reading: &Reading, param: &ConvergeParam, began: Times
         check("slo: bad requests", bad, BAD_PPM_ALLOWED, "ppm"),
         check("slo: shed requests", shed, 0, "requests"),
         check("backlog: in flight", backlog, usual, "requests"),
-        check("instances not ready", unready, 0, "services"),
+        check("services short of a replica", unready, 0, "services"),
         check("epochs: fences that fell", falls(shared, param), 0, "fences"),
     ]
 }
@@ -99,10 +100,11 @@ fn client_side(record: &[RecordSecond], param: &ConvergeParam, began: Timestamp)
 
 /// Accepted writes whose fence is lower than one accepted before, over the ledgers of what the plan changed.
 fn falls(shared: &Shared, param: &ConvergeParam) -> i64 {
-    use actuators::process::ledger::Outcome;
+    use actuators::process::ledger::{Outcome, owner};
     let mut count = 0;
-    for service in &param.writes {
-        let Some(lines) = shared.platform.ledger(service) else { return -1 };
+    let owners: BTreeSet<&str> = param.writes.iter().map(|written| owner(written)).collect();
+    for owner in owners {
+        let Some(lines) = shared.platform.ledger(owner) else { return -1 };
         let applied = lines.iter().filter(|line| line.outcome == Outcome::Applied);
         let fences: Vec<_> = applied.map(|line| line.fence).collect();
         count += fences.iter().zip(fences.iter().skip(1)).filter(|(before, after)| after < before).count();

@@ -3,7 +3,7 @@ use crate::fixture::{Fixture, START};
 use actuators::control::{Counts, Instance, ProxyState, Second, Series, Status};
 use base::canon::Canon as _;
 
-const CLASS: &str = crate::incidents::CLASS;
+const CLASS: &str = "restart-orchestration";
 
 fn instance(replica: u32, generation: u64, ready: bool) -> Instance {
     Instance {
@@ -36,7 +36,7 @@ fn reading() -> Reading {
     proxy.counters.edges.insert("checkout->payments".into(), Series { seconds, ..Series::default() });
     let total = Counts { in_flight: 3, ..Counts::default() };
     proxy.counters.targets.insert("payments@1".into(), Series { total, ..Series::default() });
-    Reading { at: START, status: Some(status), proxy: Some(proxy), record: None }
+    Reading { at: START, status: Some(status), proxy: Some(proxy), ..Reading::default() }
 }
 
 fn held(scope: &str, version: u64) -> Hold {
@@ -76,6 +76,7 @@ fn question(fixture: &Fixture) -> Question {
         previous: None,
         mutations: 0,
         capabilities: Vec::new(),
+        configs: Configs::default(),
     }
 }
 
@@ -185,4 +186,52 @@ async fn the_kernel_gets_the_policys_numbers() {
     for (name, range) in &effective.class.mutable {
         assert_eq!(rules.mutable[name].safer_down, !range.safer_up, "{name}");
     }
+}
+
+#[tokio::test]
+async fn an_instance_that_answers_nothing_but_errors_is_out_whatever_its_probe_says() {
+    let fixture = Fixture::new();
+    let mut failing = reading();
+    let last = START.0 - START.0 % 1_000;
+    let counts = Counts { calls: 40, failed: 40, ..Counts::default() };
+    let seconds = [2_000, 1_000].map(|back| Second { at_ms: last - back, counts }).to_vec();
+    let proxy = failing.proxy.as_mut().unwrap();
+    proxy.counters.targets.insert("payments@1".into(), Series { seconds, ..Series::default() });
+    let ready = |reading: &Reading| world_of(&fixture, reading).services["payments"].instance(1).unwrap().ready;
+    assert!(ready(&reading()));
+    assert!(!ready(&failing));
+}
+
+#[tokio::test]
+async fn configuration_is_told_with_its_readers_and_read_again_before_a_step() {
+    let mut fixture = Fixture::new();
+    let mut topology = (*fixture.app.topology).clone();
+    let object = "config/shop/payments";
+    topology.service.get_mut("payments").unwrap().config = vec![object.to_owned()];
+    fixture.app.topology = std::sync::Arc::new(topology);
+    let lying = |current, version| {
+        let revisions = vec![1, 2];
+        let stored = actuators::process::config::Object { current, version, changed_at_ms: START.0 - 900, revisions };
+        Reading { objects: [(object.to_owned(), stored)].into(), ..reading() }
+    };
+    let first = world_of(&fixture, &lying(2, 5));
+    let facts = &first.objects[object];
+    assert_eq!(
+        (facts.current, facts.readers.as_slice(), facts.observed_at),
+        (2, ["payments".to_owned()].as_slice(), START)
+    );
+    let named: Vec<(u64, &str, Millis)> = facts
+        .revisions
+        .iter()
+        .map(|revision| (revision.number, revision.name.as_str(), revision.healthy_for))
+        .collect();
+    assert_eq!(named, [(1, "rev-1", Millis(0)), (2, "rev-2", Millis(0))], "nobody saw them serve well");
+    let field = "config/config/shop/payments";
+    assert_eq!((first.settings.state[field], first.settings.versions[field]), (2, 5));
+    let later = START.plus(Millis(700));
+    let again = refreshed(&first, &Reading { at: later, ..lying(1, 6) });
+    assert_eq!((again.objects[object].current, again.objects[object].observed_at), (1, later));
+    assert_eq!((again.settings.state[field], again.settings.versions[field]), (1, 6));
+    let gone = refreshed(&first, &Reading { at: later, ..reading() });
+    assert_eq!(gone.objects[object].observed_at, START, "what was not read again grows stale");
 }

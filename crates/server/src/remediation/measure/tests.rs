@@ -33,7 +33,13 @@ fn reading() -> Reading {
         ..RecordSecond::default()
     };
     let record = (1..=5).map(second).collect();
-    Reading { at: Timestamp(5_400), status: Some(status), proxy: Some(proxy), record: Some(record) }
+    Reading {
+        at: Timestamp(5_400),
+        status: Some(status),
+        proxy: Some(proxy),
+        record: Some(record),
+        ..Reading::default()
+    }
 }
 
 fn names(list: &[&str]) -> Vec<String> {
