@@ -255,7 +255,7 @@ fn evidence_bundles_and_pinned_keys() {
             case("text", holds("not a bundle\n"), "V0"),
         ]
     };
-    refused(&["evidence", "verify", "{}"], "inc.stanch", &nothing, 50, cases().into_iter());
+    refused(&["evidence", "verify", "{}"], "inc.stanch", &nothing, 50, cases());
     let listed = cases().into_iter().filter(|case| case.name != "zeros");
     refused(&["evidence", "show", "{}"], "inc.stanch", &nothing, 50, listed);
     let bundle = |dir: &Path| std::fs::write(dir.join("inc.stanch"), [0; 1_024]).unwrap();

@@ -35,7 +35,9 @@ mod tests {
     fn seeds_are_one_number_or_a_range() {
         assert_eq!(seeds("3"), Ok(vec![3]));
         assert_eq!(seeds("1-5"), Ok(vec![1, 2, 3, 4, 5]));
-        for wrong in ["", "a", "5-1", "1-2-3", "0-1000"] {
+        assert_eq!(seeds(&format!("1-{SEEDS_MAX}")).map(|seeds| seeds.len() as u64), Ok(SEEDS_MAX));
+        let many = format!("0-{SEEDS_MAX}");
+        for wrong in ["", "a", "5-1", "1-2-3", &many] {
             assert!(seeds(wrong).is_err(), "{wrong}");
         }
     }

@@ -39,24 +39,22 @@ impl World {
     /// Services `a` and `b`, two instances each.
     pub(crate) fn start() -> World {
         let dir = tempfile::tempdir().expect("temporary directory");
-        let text = format!(
-            r#"
+        let text = r#"
 [service.a]
-run = ["{{self}}", "role-service", "{{listen}}", "{{data}}/starts", "{{data}}/no-gate"]
+run = ["{self}", "role-service", "{listen}", "{data}/starts", "{data}/no-gate"]
 listen = "127.0.0.1:0"
-probe = {{ http = "/ready", every = "50ms", timeout = "500ms" }}
-replicas = {{ min = 1, start = 2, max = 3 }}
+probe = { http = "/ready", every = "50ms", timeout = "500ms" }
+replicas = { min = 1, start = 2, max = 3 }
 start_needs = ["b"]
 [service.b]
-run = ["{{self}}", "role-service", "{{listen}}", "{{data}}/starts", "{{data}}/gate"]
+run = ["{self}", "role-service", "{listen}", "{data}/starts", "{data}/gate"]
 listen = "127.0.0.1:0"
-probe = {{ tcp = true, every = "50ms", timeout = "500ms" }}
-replicas = {{ min = 1, start = 2, max = 3 }}
+probe = { tcp = true, every = "50ms", timeout = "500ms" }
+replicas = { min = 1, start = 2, max = 3 }
 zones = ["z1", "z2"]
 [process.caller]
-run = ["{{self}}", "role-parent", "{{data}}/child", "{{edge:a}}", "{{edge:b}}"]
-"#
-        );
+run = ["{self}", "role-parent", "{data}/child", "{edge:a}", "{edge:b}"]
+"#;
         std::fs::write(dir.path().join("stanch.toml"), text).expect("topology file");
         let mut child = supervise(dir.path());
         let lifeline = child.stdin.take();
@@ -431,7 +429,9 @@ async fn deliver(world: &World, call: &Call) -> Option<Result<(), Error>> {
     };
     Some(answer.map_err(|error| match error {
         ControlError::Fenced { seen } => Error::Fenced { seen },
-        other => panic!("{other}"),
+        ControlError::TimedOut(_) => Error::TimedOut,
+        // No other answer is one of the contract's: the clause that asked finds none it allows.
+        _ => Error::Unavailable,
     }))
 }
 

@@ -6,7 +6,7 @@ use super::show::table;
 use crate::args::{HoldArgs, ResumeArgs, WordArgs};
 use crate::failure::Failure;
 use client::Client;
-use governance::record::{Hold, Link, Record, Resume};
+use governance::record::{Hold, Link, Record, Resume, Signer};
 use server::engine::Env;
 use server::holds::{self, Holds, InForce, Offline, Posted};
 use server::serve::{Ready, SERVER_FILE};
@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Where a server listens when nobody says otherwise.
 const SERVER: &str = "http://127.0.0.1:8001";
 /// Time for a server's answer before its store is written directly.
-const ANSWER_MAX: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// LIMIT: times a word is signed again because another one came first.
 const SIGN_MAX: u32 = 5;
 
@@ -74,6 +74,16 @@ async fn say(word: &WordArgs, record: impl Fn(u64) -> Record) -> Result<Result<H
         Failure::usage(format!("no key to sign with: {error}"))
             .next("the same command with --data DIR, the data directory of the server, as a user who may read its keys")
     })?;
+    persist(&keeper, &signer, &mut found, record).await
+}
+
+/// Signs and posts a word, again whenever another one came first.
+async fn persist(
+    keeper: &Keeper,
+    signer: &Signer,
+    found: &mut Holds,
+    record: impl Fn(u64) -> Record,
+) -> Result<Result<Holds, String>, Failure> {
     for _ in 0..SIGN_MAX {
         let link = Link { at: Env::real().now(), ..Link::default() };
         let envelope = signer.sign(&link, record(found.version + 1)).map_err(anyhow::Error::from)?;
@@ -87,7 +97,7 @@ async fn say(word: &WordArgs, record: impl Fn(u64) -> Record) -> Result<Result<H
                     known => failure.next(format!("stanch hold --list; held now: {}", known.join(", "))),
                 });
             }
-            Answer::Stale => found = keeper.state().await?,
+            Answer::Stale => *found = keeper.state().await?,
         }
     }
     Err(Failure::internal("others place and lift holds all the time; nothing was changed")
@@ -186,7 +196,7 @@ impl Keeper {
         match self {
             Keeper::Server { client, url } => {
                 let silent = || Failure::internal(format!("no answer from {url}")).next("stanch hold --data DIR");
-                let answer = tokio::time::timeout(ANSWER_MAX, client.get_json::<Holds>("/holds")).await;
+                let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.get_json::<Holds>("/holds")).await;
                 match answer {
                     Ok(Ok((200, holds))) => Ok(holds),
                     Ok(Ok(_)) | Ok(Err(_)) | Err(_) => Err(silent()),
@@ -226,3 +236,6 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::process::Command;
 
 /// How long one run may take from its first process to its last.
-const RUN_MAX: Duration = Duration::from_secs(240);
+const RUN_TIMEOUT: Duration = Duration::from_secs(240);
 /// How long the shop runs on after the incident, for its client to say what became of it.
 const LINGER_S: u32 = 7;
 
@@ -52,10 +52,10 @@ async fn ran(program: &Path, cell: Cell, dir: &Path) -> anyhow::Result<Told> {
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
     let stdout = child.stdout.take().context("a pipe")?;
-    let ended = tokio::time::timeout(RUN_MAX, collect(stdout)).await;
+    let ended = tokio::time::timeout(RUN_TIMEOUT, collect(stdout)).await;
     let Ok(text) = ended else {
         let _ = child.kill().await;
-        bail!("no end within {} s; see {}", RUN_MAX.as_secs(), progress.display());
+        bail!("no end within {} s; see {}", RUN_TIMEOUT.as_secs(), progress.display());
     };
     child.wait().await?;
     let text = text?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 /// How long the word that nothing is held may be acted on. A hold takes effect within this time of its acknowledgment.
 const FRESH_MAX: Millis = Millis(500);
 /// Time for the server's answer.
-const ASK_MAX: Duration = Duration::from_millis(400);
+const ASK_TIMEOUT: Duration = Duration::from_millis(400);
 /// The pause between questions while waiting for the end of a hold.
 const AGAIN: Millis = Millis(100);
 
@@ -51,7 +51,7 @@ impl HoldWatch {
     /// Asks the server.
     pub(super) async fn ask(&mut self) {
         let asked = self.env.now();
-        let answer = tokio::time::timeout(ASK_MAX, self.client.get_json::<Holds>("/holds")).await;
+        let answer = tokio::time::timeout(ASK_TIMEOUT, self.client.get_json::<Holds>("/holds")).await;
         let Ok(Ok((200, holds))) = answer else {
             if !self.is_fresh() {
                 self.state = State::Unknown;
