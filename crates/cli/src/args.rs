@@ -9,7 +9,7 @@ use std::path::PathBuf;
     name = "stanch",
     version,
     max_term_width = 100,
-    after_help = "Start here:\n  stanch recover --sandbox     break and recover a small shop on this machine, in a minute\n  stanch serve                 run the server\n\nExit codes: 0 committed or fine, 2 usage, 3 a check found something, 10 mutated, 20 escalated,\n30 aborted, 40 undone, 50 evidence invalid, 60 out of time, 70 frozen by a hold,\n130 interrupted, 143 terminated, 1 internal."
+    after_help = "Examples:\n  stanch recover --sandbox     break and recover a small shop on this machine, in a minute\n  stanch serve                 run the server\n\nThe first ten minutes: docs/tutorial.md. Every word on the screens: docs/words.md.\n\nExit codes:\n  0   done; for `recover`: carried out, and well again     1   internal error     2   usage\n  3   a check found something wrong          10  the plan needs another look\n  20  a person has to decide                 30  the plan is refused for good\n  40  what was done was taken back           50  the evidence is not genuine\n  60  the time allowed was spent             70  a hold forbids it\n  130, 143  ended by Ctrl-C, or by SIGTERM"
 )]
 pub(crate) struct Cli {
     /// Which command.
@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Take an incident through all stages: preview, decide, commit, converge, seal
+    /// Recover a service: plan, preview, decide, carry out, see that it is well, keep the evidence
     #[command(
         after_help = "Examples:\n  stanch recover --sandbox --fault hang --seed 1\n  stanch recover checkout\n  stanch recover checkout --preview --json"
     )]
@@ -37,13 +37,13 @@ pub(crate) enum Command {
         after_help = "Example:\n  stanch sandbox up && stanch sandbox fault hang --service payments && stanch recover checkout"
     )]
     Sandbox(SandboxCommand),
-    /// Run the server: promises, telemetry intake, incidents
+    /// Run the server: it takes in traces, leads recoveries, and keeps durable promises
     #[command(after_help = "Example:\n  stanch serve --data ./data --topology stanch.toml --platform ./platform")]
     Serve(ServeArgs),
     /// Make keys and a first policy in a data directory
     #[command(after_help = "Example:\n  stanch init --data ./data")]
     Init(DataArgs),
-    /// Perform the steps of commits; any number may run, any may die
+    /// Carry out the steps of recoveries; any number may run, any may die
     #[command(after_help = "Example:\n  stanch executor --server http://127.0.0.1:8001 --data ./data")]
     Executor(ExecutorArgs),
     /// Start the services of a topology file, with the traffic proxy
@@ -54,13 +54,13 @@ pub(crate) enum Command {
     /// The traffic proxy; the supervisor starts it
     #[command(hide = true)]
     Proxy(ProxyArgs),
-    /// What must restart together, in which order, and who is hurt
+    /// Ask the traces: what must restart together, in which order, and who is hurt
     #[command(
         after_help = "Examples:\n  stanch group payments --server http://127.0.0.1:8001\n  stanch group ts-order-service --traces spans.csv.gz --format nezha --declared stanch.toml"
     )]
     Group(GroupArgs),
-    /// Evidence bundles
-    #[command(subcommand)]
+    /// The signed record of an incident: one file that anyone verifies without a server
+    #[command(subcommand, after_help = "Example:\n  stanch evidence verify inc-….stanch")]
     Evidence(EvidenceCommand),
     /// Make the judgments of a bundle again and compare: exit 0 the same, 3 different, 50 not verified
     #[command(
@@ -69,13 +69,13 @@ pub(crate) enum Command {
     Replay(ReplayArgs),
     /// Experiments on the sample shop, judged from outside the product
     #[cfg(feature = "lab")]
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  stanch lab faults --fault hang --seeds 1-2")]
     Lab(LabCommand),
-    /// Check the protocol's invariants on a store
+    /// Check that a server's data directory is sound
     #[command(after_help = "Example:\n  stanch doctor --data ./data")]
     Doctor(DoctorArgs),
-    /// The effective configuration
-    #[command(subcommand)]
+    /// The configuration in force
+    #[command(subcommand, after_help = "Example:\n  stanch config show --data ./data")]
     Config(ConfigCommand),
     /// Print a completion script
     #[command(after_help = "Example:\n  stanch completions bash > /etc/bash_completion.d/stanch")]
@@ -103,28 +103,28 @@ pub(crate) struct RecoverArgs {
     /// With --sandbox: the service to break
     #[arg(long, value_name = "NAME", default_value = "payments")]
     pub(crate) fault_service: String,
-    /// With --sandbox: everything random in the shop follows from it
+    /// With --sandbox: the same number gives the same shop, load and fault
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// With --sandbox: its data directory, which stays (else a fresh one, of which only the evidence of a success stays)
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// The server
+    /// Address of the server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
     pub(crate) server: String,
-    /// Stop at the decision
+    /// Stop at the decision: change nothing
     #[arg(long)]
     pub(crate) preview: bool,
     /// With --sandbox: let the shop run on so many seconds after the outcome, and say how its client was served
     #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=600))]
     pub(crate) linger: u32,
-    /// Tell one observer to lie, and see it outvoted
+    /// A rehearsal: tell one observer (a watcher that votes) to lie, and see it outvoted
     #[arg(long, value_name = "OBSERVER", num_args = 0..=1, default_missing_value = "probe")]
     pub(crate) lying_observer: Option<String>,
-    /// Follow an incident that already runs
+    /// Follow an incident (a recovery) that already runs
     #[arg(long, value_name = "INCIDENT", conflicts_with_all = ["target", "service", "sandbox"])]
     pub(crate) resume: Option<String>,
-    /// Where to save the evidence bundle
+    /// Where to save the evidence (default: inc-INCIDENT.stanch)
     #[arg(long, value_name = "FILE")]
     pub(crate) evidence: Option<PathBuf>,
     /// One JSON object on stdout
@@ -245,9 +245,9 @@ pub(crate) struct UpArgs {
     #[command(flatten)]
     pub(crate) shop: ShopArgs,
     /// Port of the server; 0 = chosen
-    #[arg(long, default_value_t = 8001)]
+    #[arg(long, default_value_t = 8001, env = "STANCH_PORT")]
     pub(crate) port: u16,
-    /// Everything random in the shop follows from it
+    /// The same number gives the same shop and load
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
 }
@@ -255,7 +255,7 @@ pub(crate) struct UpArgs {
 /// Where the shop is.
 #[derive(Debug, Args)]
 pub(crate) struct ShopArgs {
-    /// Its data directory (default: one for this user)
+    /// Its data directory (default: ~/.local/state/stanch/sandbox)
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// JSON on stdout
@@ -283,7 +283,7 @@ pub(crate) struct FaultArgs {
 /// A data directory.
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
-    /// The data directory (default: one for this user)
+    /// The data directory (default: ~/.local/state/stanch/server)
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// JSON on stdout
@@ -303,13 +303,13 @@ pub(crate) struct ServeArgs {
     /// Port (default 8001); 0 = chosen and printed
     #[arg(long)]
     pub(crate) port: Option<u16>,
-    /// The topology file
+    /// The topology file: which services there are (docs/topology.md)
     #[arg(long, value_name = "FILE")]
     pub(crate) topology: Option<PathBuf>,
-    /// The supervisor's directory
+    /// The directory that `stanch supervise --data` was given
     #[arg(long, value_name = "DIR")]
     pub(crate) platform: Option<PathBuf>,
-    /// The policy file (default: policy.toml in the data directory)
+    /// The policy file: what stanch may do by itself (default: policy.toml in the data directory)
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
     /// Start no executor
@@ -323,7 +323,7 @@ pub(crate) struct ServeArgs {
 /// `stanch executor`
 #[derive(Debug, Args)]
 pub(crate) struct ExecutorArgs {
-    /// The server
+    /// Address of the server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
     pub(crate) server: String,
     /// The directory with the executor's key
@@ -335,7 +335,7 @@ pub(crate) struct ExecutorArgs {
     /// The supervisor's directory
     #[arg(long, value_name = "DIR")]
     pub(crate) platform: Option<PathBuf>,
-    /// Lease of its tasks in milliseconds
+    /// How long it may be silent before another executor takes over, in milliseconds
     #[arg(long, default_value_t = 10_000)]
     pub(crate) lease_ms: u64,
     /// End when standard input closes
@@ -380,7 +380,7 @@ pub(crate) struct GroupArgs {
     /// Format of the trace file (default: from its first bytes)
     #[arg(long, value_enum, requires = "traces")]
     pub(crate) format: Option<TraceFormat>,
-    /// Topology file with coupling, declared edges and objectives
+    /// Topology file: what must restart together, who calls whom, and what is fast enough
     #[arg(long, value_name = "FILE", requires = "traces")]
     pub(crate) declared: Option<PathBuf>,
     /// JSON on stdout
@@ -404,12 +404,12 @@ pub(crate) enum TraceFormat {
 pub(crate) enum EvidenceCommand {
     /// Verify a bundle offline: exit 0 sound, 50 not
     #[command(
-        after_help = "Examples:\n  stanch evidence verify inc-….stanch\n  stanch evidence verify inc-….stanch --trust keys.json"
+        after_help = "Examples:\n  stanch evidence verify inc-….stanch\n  stanch evidence verify inc-….stanch --trust ./data/trust.keys"
     )]
     Verify {
         /// The bundle
         file: PathBuf,
-        /// Keys it must be signed with
+        /// Keys it must be signed with: the trust.keys file of the server's data directory
         #[arg(long, value_name = "KEYS")]
         trust: Option<PathBuf>,
         /// JSON on stdout
@@ -419,9 +419,9 @@ pub(crate) enum EvidenceCommand {
     /// Fetch an incident's bundle from a server
     #[command(after_help = "Example:\n  stanch evidence export 7kq2… --out inc.stanch")]
     Export {
-        /// The incident
+        /// The incident's id, as `stanch recover` prints it
         incident: String,
-        /// The server
+        /// Address of the server
         #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
         server: String,
         /// Where to write it

@@ -105,7 +105,7 @@ fn trace_files() {
         case("cut gzip", Bad::Holds(cut), "damaged gzip"),
         case("changed gzip", Bad::Holds(changed), "damaged gzip"),
         case("cut JSON", holds("{\"data\": [\n  {\"traceID\": \"1\",\n   \"spans\": ["), "line 3, column 13: EOF"),
-        case("wrong type", holds("{\"data\": [\n {\"spans\": 7}]}"), "line 2, column 11: invalid type: integer `7`"),
+        case("wrong type", holds("{\"data\": [\n {\"spans\": 7}]}"), "line 2, column 12: invalid type: integer `7`"),
         case("no data", holds("{\"resourceSpans\": []}"), "no spans in it"),
         case("only bad spans", holds("{\"data\":[{\"spans\":[{},{\"traceID\":1}]}]}"), "2 dropped as malformed"),
         case("deep", Bad::Holds([&b"{\"data\":"[..], &[b'['; 100_000]].concat()), "line 1, column"),
@@ -217,7 +217,7 @@ fn policy_files() {
 fn configuration_files() {
     let cases = || {
         [
-            case("binary", Bad::Holds(b"[server]\nbind = \"\xff\"\n".to_vec()), "UTF-8"),
+            case("binary", Bad::Holds(b"[server]\nbind = \"\xff\"\n".to_vec()), "config.toml:2:9: not text"),
             case("cut", holds("[server\n"), "line 1, column 8"),
             case("unknown key", holds("[server]\nprot = 1\n"), "prot"),
             case("wrong type", holds("[server]\nport = \"many\"\n"), "server.port"),
@@ -300,7 +300,8 @@ fn a_data_directory_that_is_a_file() {
         &["recover", "--sandbox", "--data", path],
     ] {
         let ran = stanch(command);
-        assert!(ran.exit == 2 && ran.err.contains(path) && ran.err.contains("try: stanch"), "{command:?}: {ran:?}");
+        assert!(ran.exit == 2 && ran.err.contains(path), "{command:?}: {ran:?}");
+        assert!(ran.err.contains("try: ") && ran.err.contains("stanch "), "{command:?}: {ran:?}");
         assert_eq!(std::fs::read(&file).unwrap(), b"mine", "{command:?}");
     }
 }

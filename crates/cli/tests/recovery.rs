@@ -51,7 +51,7 @@ fn judged(dir: &Path) {
     let run = &told["cells"][0]["run"];
     assert_eq!(
         (&run["outcome"], &run["plan"]),
-        (&json!("committed"), &json!("rollback config/shop/payments")),
+        (&json!("committed"), &json!("rollback config/shop/payments to last-good")),
         "{run}"
     );
     let verdict = &run["verdict"];

@@ -24,6 +24,22 @@ pub const NATIVE: [&str; 8] = [
     "progress",
 ];
 
+/// What a native invariant asks for, for whoever meets its name for the first time; nothing for any other.
+#[must_use]
+pub fn meaning(id: &str) -> &'static str {
+    match id {
+        "lease-unique" => "one owner at a time",
+        "epoch-monotone" => "nobody who lost ownership changes anything",
+        "quorum-intersect" => "any two majorities share a member",
+        "replay-bounded" => "the journal is whole, and nothing in it was done twice",
+        "state-convergent" => "the replicas agree in the end",
+        "no-acknowledged-loss" => "nothing that was confirmed is lost",
+        "capacity-floor" => "what stays up carries the load",
+        "progress" => "requests go on being answered",
+        _ => "",
+    }
+}
+
 words! {
     /// What an invariant evaluated to.
     pub enum Holding {

@@ -1,6 +1,7 @@
 //! Effective configuration: defaults, then the data directory's `config.toml`, then the environment
 //! (`STANCH__SECTION__KEY`), then flags; each value with its origin.
 
+use actuators::input;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -89,6 +90,8 @@ pub struct Shown {
     pub origin: String,
 }
 
+/// LIMIT: bytes of `config.toml`.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
 const DEFAULTS: &[(&str, &str)] = &[
     ("server.bind", "127.0.0.1"),
     ("server.port", "8001"),
@@ -117,6 +120,10 @@ fn load_from(
         builder = builder.set_default(*key, *value)?;
     }
     let file = data.join("config.toml");
+    if file.exists() {
+        // WHY: the library below replaces what is not UTF-8, and reads without a limit.
+        input::text(&file, CONFIG_BYTES_MAX).map_err(|error| config::ConfigError::Foreign(Box::new(error)))?;
+    }
     builder = builder.add_source(config::File::from(file).required(false).format(config::FileFormat::Toml));
     let environment = config::Environment::with_prefix("STANCH").prefix_separator("__").separator("__");
     builder = builder.add_source(environment.source(variables));

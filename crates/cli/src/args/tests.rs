@@ -25,22 +25,98 @@ fn the_command_line_contradicts_itself_nowhere() {
 fn every_command_that_people_type_shows_an_example_and_every_example_parses() {
     let mut examples = 0;
     for (words, command) in commands() {
-        if command.is_hide_set() || command.has_subcommands() {
+        if command.is_hide_set() {
             continue;
         }
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        let lines = help.lines().filter_map(|line| line.strip_prefix("  "));
+        let lines = help.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| line.starts_with("stanch "));
         let shown: Vec<&str> = lines.flat_map(|line| line.split(" && ")).collect();
         assert!(!shown.is_empty(), "`{words}` shows no example");
         for example in shown {
             let typed = example.split(" > ").next().unwrap_or_default();
-            let parsed = Cli::try_parse_from(typed.split_whitespace());
+            let parsed = Cli::try_parse_from(shell_words(typed));
             assert!(parsed.is_ok(), "`{example}`: {}", parsed.unwrap_err());
             examples += 1;
         }
         assert!(help.contains(&words), "the examples of `{words}` show another command");
     }
     assert!(examples > 12, "{examples}");
+}
+
+/// What a line of a page would have a reader type, one command of ours after the other.
+fn typed(line: &str) -> Vec<&str> {
+    let line = line.split("  #").next().unwrap_or_default();
+    let line = line.strip_prefix("$ ").unwrap_or(line);
+    let parts = line.split(" && ").flat_map(|part| part.split(" || ")).flat_map(|part| part.split(" > "));
+    parts.filter(|part| part.starts_with("stanch ")).map(str::trim_end).collect()
+}
+
+/// The texts between backticks that begin like one of our commands.
+fn inline(line: &str) -> Vec<&str> {
+    line.split('`').skip(1).step_by(2).filter(|text| text.starts_with("stanch ")).collect()
+}
+
+/// The words of a line as a shell would take them; what stands in quotation marks is one.
+fn shell_words(line: &str) -> Vec<String> {
+    let quoted = line.split('"').enumerate();
+    let word = |(number, part): (usize, &str)| match number % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
+        _ => vec![part.to_owned()],
+    };
+    quoted.flat_map(word).collect()
+}
+
+/// Words with the file they stand in.
+type Named = Vec<(String, String)>;
+
+/// The commands in the README and in the pages under `docs`: those in blocks, and those within a sentence.
+fn documented() -> (Named, Named) {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md"), root.join("ARCHITECTURE.md")];
+    pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    let (mut blocks, mut sentences) = (Vec::new(), Vec::new());
+    for page in pages.iter().filter(|page| page.extension().is_some_and(|end| end == "md")) {
+        let text = std::fs::read_to_string(page).unwrap();
+        let mut inside = false;
+        for (number, line) in (1..).zip(text.lines()) {
+            let at = || format!("{}:{number}", page.display());
+            if line.starts_with("```") {
+                inside = !inside;
+            } else if inside {
+                blocks.extend(typed(line).into_iter().map(|command| (at(), command.to_owned())));
+            } else {
+                sentences.extend(inline(line).into_iter().map(|command| (at(), command.to_owned())));
+            }
+        }
+    }
+    (blocks, sentences)
+}
+
+#[test]
+fn every_command_in_the_documentation_exists() {
+    let (blocks, sentences) = documented();
+    assert!(blocks.len() > 15 && sentences.len() > 10, "{blocks:?} {sentences:?}");
+    for (at, command) in &blocks {
+        let parsed = Cli::try_parse_from(shell_words(command));
+        assert!(parsed.is_ok(), "{at}: `{command}`: {}", parsed.unwrap_err());
+    }
+    for (at, command) in &sentences {
+        let mut below = &Cli::command();
+        let words = command.split_whitespace().skip(1);
+        for (index, word) in words.take_while(|word| word.chars().all(|c| c.is_ascii_lowercase())).enumerate() {
+            match below.find_subcommand(word) {
+                Some(found) => below = found,
+                // A service's name, say; but the first word is a command, and so is one after `sandbox`.
+                None => assert!(index > 0 && !below.has_subcommands(), "{at}: there is no `{command}`"),
+            }
+        }
+        for option in command.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+            let known = below.get_arguments().any(|argument| argument.get_long() == Some(option));
+            assert!(known, "{at}: `{command}` has no --{option}");
+        }
+    }
+    assert_eq!(typed("$ stanch doctor  # why"), ["stanch doctor"]);
+    assert_eq!(inline("say `stanch doctor` or `cargo`"), ["stanch doctor"]);
 }
 
 #[test]

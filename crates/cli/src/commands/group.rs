@@ -216,7 +216,8 @@ fn check_format(wanted: Option<TraceFormat>, bytes: &[u8], traces: &Path) -> Res
         return Ok(());
     }
     let is = found.map_or("none of the known formats", Format::name);
-    Err(Failure::usage(format!("{} is {is}", traces.display())).next("the same command without --format"))
+    Err(Failure::usage(format!("{} is {is}", traces.display()))
+        .next("stanch group SERVICE --traces FILE, without --format"))
 }
 
 #[cfg(test)]

@@ -19,6 +19,10 @@ use tokio::time::Instant;
 
 /// The service a person asks to recover in the shop.
 const SHOP_TARGET: &str = "checkout";
+/// LIMIT: columns of a line, where words allow.
+const COLUMNS_MAX: usize = 100;
+/// Columns of a row's label.
+const LABEL_COLUMNS: usize = 15;
 /// How often ledgers are looked at for the moment to kill the executor.
 const LEDGER_EVERY: Duration = Duration::from_millis(5);
 
@@ -89,7 +93,7 @@ async fn in_the_shop(args: RecoverArgs) -> Result<u8, Failure> {
         None => (fresh_dir()?, true),
     };
     super::make_dir(&dir)?;
-    say(args.json, &format!("policy {}", sandbox::POLICY_FILE));
+    say(args.json, &format!("policy         {} (what stanch may do here by itself)", sandbox::POLICY_FILE));
     let mut shop = Shop::at(&dir);
     let ran = tokio::select! {
         ran = Box::pin(show(&args, &mut shop, began)) => Ok(ran),
@@ -167,7 +171,7 @@ async fn show(args: &RecoverArgs, shop: &mut Shop, began: Instant) -> Result<u8,
     let broken = shop::inject(dir, &args.fault_service, args.fault, args.seed).await?;
     let mut story = Story { broken, broken_at_ms: now_ms(), over_at_ms: 0, watched_until_ms: 0 };
     let fault = shop::kind(args.fault);
-    say(args.json, &format!("fault          {} {}", fault.word(), story.broken));
+    say(args.json, &format!("fault          {} {}: broken on purpose", fault.word(), story.broken));
     // Where probes see nothing, theirs is the voice that is outvoted without being told to lie.
     let lying = args.lying_observer.clone().or_else(|| fault.fails_probes().then(|| "probe".to_owned()));
     let ask = Ask { target, preview: args.preview, lying_observer: lying };
@@ -250,7 +254,7 @@ fn complete(view: &mut View, shown: Shown, json: bool) {
     say(
         json,
         &format!(
-            "killed         an executor with SIGKILL after an effect and before its record; successor after {took}; repeated: {}",
+            "killed         stanch's own executor, with SIGKILL, between an effect and its record; its successor went on after {took}; steps done twice: {}",
             shown.repeated
         ),
     );
@@ -281,7 +285,14 @@ async fn save_and_verify(server: &str, view: &mut View, path: &Path, json: bool,
             *byte ^= 1;
         }
         match verify(&tampered, None) {
-            Err(error) => say(json, &format!("tampered       one bit flipped at byte {at}: refused, {}", error.code)),
+            Err(error) => say(
+                json,
+                &format!(
+                    "tampered       one bit flipped at byte {at} of a copy: refused, {} {}",
+                    error.code,
+                    error.code.title()
+                ),
+            ),
             Ok(_) => return Err(Failure { exit: 50, message: "a tampered copy was not refused".into(), next: None }),
         }
     }
@@ -312,11 +323,35 @@ fn seconds(time: Duration) -> String {
 
 /// Lines for people go to stdout, or to stderr when stdout carries JSON.
 fn say(json: bool, line: &str) {
-    if json {
-        eprintln!("{line}");
-    } else {
-        let _ = writeln!(anstream::stdout(), "{}", colored(line));
+    for line in wrapped(line) {
+        if json {
+            eprintln!("{line}");
+        } else {
+            let _ = writeln!(anstream::stdout(), "{}", colored(&line));
+        }
     }
+}
+
+/// A row in lines that fit; those after the first begin where the row's text begins. A word is never cut.
+fn wrapped(row: &str) -> Vec<String> {
+    let width = |text: &str| text.chars().count();
+    let text = row.char_indices().nth(LABEL_COLUMNS).map_or(row.len(), |(at, _)| at);
+    let (label, text) = row.split_at_checked(text).unwrap_or((row, ""));
+    let mut lines = vec![label.to_owned()];
+    let mut is_fresh = true;
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if is_fresh {
+            line.push_str(word);
+        } else if width(line) + 1 + width(word) <= COLUMNS_MAX {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(format!("{:LABEL_COLUMNS$}{word}", ""));
+        }
+        is_fresh = false;
+    }
+    lines
 }
 
 fn colored(line: &str) -> String {
@@ -324,3 +359,6 @@ fn colored(line: &str) -> String {
         [("REFUSED", "\u{1b}[31m"), ("✗", "\u{1b}[33m"), ("VERIFIED", "\u{1b}[32m"), ("converged", "\u{1b}[32m")];
     marks.iter().fold(line.to_owned(), |line, (word, color)| line.replace(word, &format!("{color}{word}\u{1b}[0m")))
 }
+
+#[cfg(test)]
+mod tests;

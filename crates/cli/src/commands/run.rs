@@ -65,7 +65,7 @@ fn refused(error: ServeError, data: &Path) -> Failure {
             "correct it, then stanch serve again; `stanch init --data NEW` writes a policy to start from".to_owned()
         }
         ServeError::Init(_) => {
-            "restore it from a backup; or stanch init --data NEW, which makes keys of its own".to_owned()
+            "stanch init --data NEW, which makes keys of its own; or restore this one from a backup".to_owned()
         }
         _ => format!("stanch doctor --data {}", data.display()),
     };

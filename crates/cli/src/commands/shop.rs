@@ -331,15 +331,16 @@ pub(crate) async fn up(args: UpArgs) -> Result<u8, Failure> {
     if args.shop.json {
         out!("{}", serde_json::json!({ "url": shop.url, "data": shop.dir, "policy": sandbox::POLICY_FILE }));
     } else {
-        out!("policy {}", sandbox::POLICY_FILE);
-        out!("graph {sure}");
-        out!("the shop runs: server {} · data {}", shop.url, shop.dir.display());
-        out!("break it:   stanch sandbox fault hang --service payments{}", given(&shop.dir));
+        out!("policy      {} (what stanch may do here by itself)", sandbox::POLICY_FILE);
+        out!("graph       {sure}");
+        out!("server      {}", shop.url);
+        out!("data        {}", shop.dir.display());
+        out!("break it    stanch sandbox fault hang --service payments{}", given(&shop.dir));
         out!(
-            "recover it: stanch recover checkout{}",
+            "recover it  stanch recover checkout{}",
             if args.port == 8001 { String::new() } else { format!(" --server {}", shop.url) }
         );
-        out!("end it:     stanch sandbox down{}", given(&shop.dir));
+        out!("end it      stanch sandbox down{}", given(&shop.dir));
     }
     Ok(0)
 }
@@ -426,7 +427,11 @@ impl Sure {
     /// In words, after so long a watch.
     pub(crate) fn after(&self, watched: Duration) -> String {
         let missed = super::show::percent(self.miss_ppm);
-        format!("{} after {:.1} s: at most {missed} of requests could differ", self.level, watched.as_secs_f64())
+        format!(
+            "sure enough ({}) after {:.1} s: at most {missed} of requests unlike what was seen",
+            self.level,
+            watched.as_secs_f64()
+        )
     }
 }
 

@@ -160,7 +160,7 @@ fn a_read_only_disk_and_a_place_that_is_not_there_are_said_at_the_start() {
     std::fs::write(&file, "not a directory").unwrap();
     let below = file.join("data");
     let ran = stanch(&["serve", "--port", "0", "--data", below.to_str().unwrap()]);
-    assert!(ran.exit == 1 && ran.err.contains(below.to_str().unwrap()), "{ran:?}");
+    assert!(ran.exit == 2 && ran.err.contains(below.to_str().unwrap()), "{ran:?}");
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
     let arguments = ["serve", "--port", "0", "--data", data.to_str().unwrap()];

@@ -76,3 +76,16 @@ fn an_unknown_key_or_a_value_of_the_wrong_type_is_refused_by_name() {
     let error = load_from(written("").path(), &Flags::default(), environment).unwrap_err().to_string();
     assert!(error.contains("prot"), "{error}");
 }
+
+#[test]
+fn a_file_is_read_up_to_its_limit_and_only_as_text() {
+    let load = |bytes: &[u8]| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("config.toml"), bytes).unwrap();
+        load_from(dir.path(), &Flags::default(), variables(&[])).map_err(|error| error.to_string())
+    };
+    let blank = |bytes: u64| vec![b'\n'; usize::try_from(bytes).unwrap()];
+    assert!(load(&blank(CONFIG_BYTES_MAX)).is_ok());
+    assert!(load(&blank(CONFIG_BYTES_MAX + 1)).unwrap_err().contains("config.toml: more than"));
+    assert!(load(b"[server]\nbind = \"\xff\"\n").unwrap_err().contains("config.toml:2:9: not text"));
+}

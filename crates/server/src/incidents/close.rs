@@ -50,9 +50,10 @@ impl Run {
             .unwrap_or_default();
         let converged = settled.is_some_and(|promise| promise.state == PromiseState::Resolved);
         let outcome = if converged { "converged" } else { "not" };
-        let (first, rest) = checks.split_first().map_or(("no answer", &[][..]), |(first, rest)| (first.as_str(), rest));
-        self.say(format!("converge       {outcome} in {}.{} s: {first}", took.0 / 1_000, took.0 % 1_000 / 100));
-        for check in rest {
+        let shown = if converged { "converged: well again" } else { "not converged" };
+        let answered = if checks.is_empty() { ": no answer" } else { "" };
+        self.say(format!("converge       {shown} after {}.{} s{answered}", took.0 / 1_000, took.0 % 1_000 / 100));
+        for check in &checks {
             self.say(format!("               {check}"));
         }
         self.show(|view| {

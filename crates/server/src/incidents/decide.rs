@@ -317,10 +317,13 @@ impl Run {
         let numbers = &decision.numbers;
         let small = |number: Option<u64>| u32::try_from(number.unwrap_or(1_000_000)).unwrap_or(u32::MAX);
         self.say(format!("decision       {}", decision.sentence()));
-        let holding: Vec<String> = invariants.iter().map(|found| format!("{} {}", found.id, found.outcome)).collect();
-        self.say(format!("               {}", holding.join(" · ")));
-        for found in invariants.iter().filter(|found| found.outcome != "holds") {
-            self.say(format!("               {}: {}", found.id, found.text));
+        self.say(format!("               {}", meaning(decision.outcome)));
+        if !decision.uncalibrated.is_empty() {
+            self.say("               uncalibrated: too few past recoveries to check the preview against");
+        }
+        for found in &invariants {
+            let told = if found.outcome == "holds" { governance::invariants::meaning(&found.id) } else { &found.text };
+            self.say(format!("               {} {}: {told}", found.id, found.outcome));
         }
         if decision.outcome == Outcome::Commit {
             if let Some(report) = &preview.report {
@@ -380,6 +383,16 @@ impl Run {
         self.settle("approve", &Approved::of(decided), batch).await?;
         self.spent(8);
         Ok(())
+    }
+}
+
+/// What a decision means for whoever reads its name for the first time.
+fn meaning(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Commit => "the plan is carried out",
+        Outcome::MutateParameters => "a number of the plan is changed, and it is previewed again",
+        Outcome::Escalate => "a person has to decide",
+        Outcome::Abort => "the plan is not carried out",
     }
 }
 

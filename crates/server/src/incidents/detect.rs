@@ -175,12 +175,13 @@ impl Run {
     fn say_detected(&self, detected: &Detected, readings: &[ObserverReading]) {
         let percent = Ratio::clamped(u64::from(detected.fault_ppm));
         self.say(format!(
-            "fault scope    {} ({} of services by weight)",
+            "fault scope    {} ({} of all services)",
             list_or(&detected.impaired, "nothing measured"),
             whole_percent(percent)
         ));
-        let verdict = if detected.votes_impaired == detected.votes_asked { "agree" } else { "say impaired" };
-        self.say(format!("observers      {}/{} {verdict}", detected.votes_impaired, detected.votes_asked));
+        let all = if detected.votes_impaired == detected.votes_asked { ": all agree" } else { "" };
+        let verdict = format!("say impaired{all}");
+        self.say(format!("observers      {} of {} {verdict}", detected.votes_impaired, detected.votes_asked));
         for reading in readings {
             let lied = self.brief.lying_observer.as_ref() == Some(&reading.observer);
             let answer = match reading.impaired {
@@ -257,7 +258,7 @@ impl Run {
         };
         self.settle("intent.1", &intended, batch).await?;
         self.say(format!(
-            "intent         {} · class {} · tier {} · signed",
+            "intent         {} signed: the request · class {} · limits of tier {}",
             statement.short(),
             effective.class_name,
             effective.tier_name

@@ -270,7 +270,7 @@ impl Run {
     /// Stages 1 to 12.
     async fn stages(&mut self) -> Result<Ending, Stop> {
         let policy = self.app.policy.clone();
-        self.say(format!("policy {} · incident {} · {}", policy.name, short(&self.id), self.brief.target));
+        self.say(format!("incident       {} · recover {} · policy {}", self.id, self.brief.target, policy.name));
         let tier = policy.tier_of(&self.brief.target).ok_or_else(|| {
             Stop::escalate(format!("the policy `{}` names no tier for `{}`", policy.name, self.brief.target))
         })?;
@@ -279,6 +279,10 @@ impl Run {
             policy.effective(tier, class).ok_or_else(missing)
         };
         // Detection is the tier's; which class the rest is under depends on what it finds.
+        // Once it has gone on, the stages' own checks decide: a frozen commit is not ended by who takes it over.
+        if self.app.engine.promise(&self.promise("group.1")).is_none() {
+            self.not_held(std::slice::from_ref(&self.brief.target))?;
+        }
         let detected = self.detect(&under(detect::RESTARTS)?).await?;
         let effective = under(&detected.class)?;
         let intended = self.intend(&effective, &detected).await?;
@@ -286,10 +290,6 @@ impl Run {
             // A pass before this one decided. What it saw is gone, and it is nothing that is decided twice.
             Some(decided) => decided,
             None => {
-                // Once it has gone on, the stages' own checks decide: a frozen commit is not ended by who takes it over.
-                if self.app.engine.promise(&self.promise("group.1")).is_none() {
-                    self.not_held(std::slice::from_ref(&self.brief.target))?;
-                }
                 let decided = self.plan_until_decided(&effective, &detected, &intended).await?;
                 if self.brief.preview {
                     return Ok(Ending {
@@ -332,12 +332,6 @@ fn base32(bytes: &[u8]) -> String {
         out.extend(ALPHABET.get(at).map(|letter| char::from(*letter)));
     }
     out
-}
-
-/// The first seven letters, upper case, for people.
-#[must_use]
-pub fn short(id: &str) -> String {
-    id.chars().take(7).collect::<String>().to_uppercase()
 }
 
 /// The known name nearest to an unknown one, by edit distance, if it is near at all.

@@ -387,10 +387,10 @@ fn finding_text(finding: &recovery::model::Finding, fixes: &BTreeMap<FindingKind
         FindingKind::Growth => "services impaired anew:",
     };
     let whom = if finding.kind == FindingKind::Growth { format!(", first {}", finding.subject) } else { String::new() };
-    let at = finding.step.as_ref().map(|step| format!(" at {step}")).unwrap_or_default();
+    let at = finding.step.as_ref().map(|step| format!(" at step {step}")).unwrap_or_default();
     let fix = fixes.get(&finding.kind).map_or_else(
         || " → no fix within the policy's bounds".to_owned(),
-        |fix| format!(" → {} {} to {}", fix.parameter, fix.from, fix.to),
+        |fix| format!(" → change {} from {} to {}", fix.parameter, fix.from, fix.to),
     );
     format!("{what} {} (limit {}){whom}{at}{fix}", value(finding.value), value(Some(finding.bound)))
 }

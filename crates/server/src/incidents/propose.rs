@@ -12,7 +12,7 @@ use governance::policy::Effective;
 use governance::record::{Check, Rejection as RejectionRecord};
 use protocol::{PromiseState, Value};
 use recovery::check::{Checked, Rejection, check, nearest};
-use recovery::graph::{Closure, Snapshot};
+use recovery::graph::{Closure, Slice, Snapshot};
 use recovery::groups::{Group, GroupPolicy, Instances, group};
 use recovery::plan::{Cause, Plan, REVISIONS_MAX, Step, lineage};
 use recovery::world::{IntentFacts, World};
@@ -68,6 +68,14 @@ struct CheckedValue {
     world: String,
     statement: String,
     passed: bool,
+}
+
+/// What a plan says of itself before its steps.
+struct Header {
+    number: u32,
+    class: String,
+    /// Digest of the part of the graph that it is checked against.
+    topology: Digest,
 }
 
 /// What one incident has proposed so far.
@@ -156,18 +164,21 @@ impl Run {
             self.settle("group.1", &value, batch).await?;
         }
         self.say(format!(
-            "group          {}   ({} of {} services; coverage {}; at most {} of requests could differ)",
+            "group          {}   what may restart together, in this order ({} of {} services)",
             group.waves.iter().flatten().flatten().cloned().collect::<Vec<_>>().join(" → "),
             group.members.len(),
             snapshot.services().count(),
-            Ratio::clamped(u64::from(group.permission.coverage_ppm)),
-            Ratio::clamped(u64::from(group.permission.miss_ppm)),
         ));
         self.say(format!(
-            "               {} of root requests · {} hard callers · permission {}",
+            "               {} of requests go through it · services outside that fail without it: {}",
             Ratio::clamped(u64::from(group.blast.root_share_ppm)),
             closure_words(&group.blast.callers),
-            group.permission.level
+        ));
+        self.say(format!(
+            "               permission to act: {} (traces {} joined; at most {} of requests unlike them)",
+            group.permission.level,
+            Ratio::clamped(u64::from(group.permission.coverage_ppm)),
+            Ratio::clamped(u64::from(group.permission.miss_ppm)),
         ));
         self.spent(4);
         Ok(group)
@@ -212,7 +223,9 @@ impl Run {
             };
             match recovery::text::parse(&text) {
                 Ok(steps) => {
-                    let plan = self.header(number, steps, snapshot, detected, intended, story);
+                    let topology = slice(snapshot, detected, &self.brief.target, &group.members).digest();
+                    let header = Header { number, class: detected.class.clone(), topology };
+                    let plan = self.header(header, steps, intended, story);
                     return Ok((plan, agent));
                 }
                 Err(error) if is_last => return Err(Stop::escalate(format!("K101 the plan cannot be read: {error}"))),
@@ -238,28 +251,18 @@ impl Run {
         Ok(settled.and_then(|promise| serde_json::from_str(promise.value.data.as_deref()?).ok()))
     }
 
-    fn header(
-        &self,
-        number: u32,
-        steps: Vec<Step>,
-        snapshot: &Snapshot,
-        detected: &Detected,
-        intended: &Intended,
-        story: &Story,
-    ) -> Plan {
+    fn header(&self, header: Header, steps: Vec<Step>, intended: &Intended, story: &Story) -> Plan {
         if let Some(previous) = &story.previous {
             return lineage::revise(previous, Cause::Kernel, steps);
         }
-        let targets = targets(detected, &self.brief.target);
-        let names: Vec<&str> = targets.iter().map(String::as_str).collect();
         Plan {
             incident: self.id.clone(),
-            revision: number,
+            revision: header.number,
             parent: None,
             cause: Cause::First,
             changes: Vec::new(),
-            class: detected.class.clone(),
-            topology: snapshot.slice(&names).digest(),
+            class: header.class,
+            topology: header.topology,
             deadline_ms: Timestamp(intended.expires_at_ms),
             footprint: Vec::new(),
             steps,
@@ -366,13 +369,8 @@ impl Run {
             self.app.platform.as_ref().ok_or_else(|| Stop::escalate("nothing is supervised here"))?;
         let now = self.now();
         let reading = platform.read(now, now.minus(Millis(30_000))).await;
-        let targets = targets(detected, &self.brief.target);
-        let mut seeds: Vec<&str> = targets.iter().map(String::as_str).collect();
-        seeds.extend(group.members.iter().map(String::as_str));
-        seeds.sort_unstable();
-        seeds.dedup();
         let question = facts::Question {
-            slice: snapshot.slice(&seeds),
+            slice: slice(snapshot, detected, &self.brief.target, &group.members),
             impaired: detected.impaired.clone(),
             suspects: detected.suspects.clone(),
             target: self.brief.target.clone(),
@@ -514,7 +512,7 @@ impl Run {
         let shown = text.replace("->", "→").replace(" ; ", " · ");
         self.say(format!("plan r{number}        {source:<16} {shown}{verdict}"));
         if let Some(first) = rejections.first() {
-            self.say(format!("               {}", rejection_text(first)));
+            self.say(format!("               rule {}", rejection_text(first)));
         }
         self.show(|view| {
             view.revisions.push(RevisionView {
@@ -561,6 +559,13 @@ fn targets(detected: &Detected, target: &str) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+/// The part of the graph that a plan is pinned to and checked against: one and the same, or every plan is refused.
+fn slice(snapshot: &Snapshot, detected: &Detected, target: &str, members: &[String]) -> Slice {
+    let mut names = targets(detected, target);
+    names.extend(members.iter().cloned());
+    snapshot.slice(&names.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 fn group_policy(effective: &Effective, reading: &Reading, now: Timestamp) -> GroupPolicy {
@@ -619,3 +624,6 @@ pub fn read_world(bytes: &[u8]) -> Option<World> {
 pub fn read_plan(bytes: &[u8]) -> Option<Plan> {
     Plan::from_value(base::canon::parse_object("plan", bytes).ok()?).ok()
 }
+
+#[cfg(test)]
+mod tests;

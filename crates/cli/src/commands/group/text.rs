@@ -122,7 +122,11 @@ impl Answer {
 
     fn because(&self, order: &Order) -> String {
         let Some(hardness) = &order.hardness else { return format!("{} ({})", order.relation, order.source) };
-        let hard = if hardness == "unknown" { "treated as hard" } else { hardness };
+        let hard = match hardness.as_str() {
+            "unknown" => "needed, as far as known",
+            "hard" => "needed",
+            other => other,
+        };
         if order.calls == 0 {
             return format!("{hard}: {}", order.source);
         }
@@ -141,7 +145,7 @@ impl Answer {
         let most = if self.root_share_exact { "" } else { "at most " };
         let lost = count(self.loss_requests, "request");
         let blast = format!(
-            "{most}{} of root requests go through it · about {lost} lost by one restart",
+            "{most}{} of requests from outside go through it · about {lost} lost by one restart",
             up(self.root_share_ppm)
         );
         vec![("hard callers", callers), ("blast", blast)]
@@ -155,7 +159,7 @@ impl Answer {
             (
                 "",
                 format!(
-                    "unseen: at most {} of paths in, {} of calls out (at {confidence} confidence)",
+                    "unseen: at most {} of ways in and {} of calls out are not in the traces ({confidence} confidence)",
                     up(self.miss_in_ppm),
                     up(self.miss_out_ppm)
                 ),
