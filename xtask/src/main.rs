@@ -70,8 +70,18 @@ fn durability(root: &Path, test: &str, count: (&str, &str), mut arguments: impl 
 /// The decision's truth table in full, in a release build: every pair of states in every context, and every set of
 /// fired checks; prints the counts of rows.
 fn truth_table(root: &Path) -> Result<()> {
-    let test = ["test", "--release", "--package", "stanch-governance", "--lib", "--", "--nocapture", "tests::truth"];
-    cargo_with(root, &test, &[("LONG", "1")])
+    let test = [
+        "test",
+        "--release",
+        "--package",
+        "stanch-governance",
+        "--lib",
+        "--",
+        "--nocapture",
+        "--include-ignored",
+        "tests::truth",
+    ];
+    cargo(root, &test)
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {

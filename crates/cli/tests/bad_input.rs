@@ -230,7 +230,7 @@ fn configuration_files() {
             let dir = tempfile::tempdir().unwrap();
             let data = dir.path().join("data");
             std::fs::create_dir(&data).unwrap();
-            let Bad::Holds(bytes) = case.bad else { unreachable!("every case holds something") };
+            let Bad::Holds(bytes) = case.bad else { panic!("the case holds nothing") };
             std::fs::write(data.join("config.toml"), bytes).unwrap();
             let before = everything(dir.path());
             let here = dir.path().to_str().unwrap();

@@ -67,7 +67,7 @@ impl Desk {
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stanch"), dir.join("bin/stanch")).unwrap();
         let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         std::os::unix::fs::symlink(crates, dir.join("desk/crates")).unwrap();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = sandbox::ports::free_port().unwrap();
         Desk { dir: dir.to_owned(), port }
     }
 

@@ -12,6 +12,7 @@ pub mod entry;
 pub mod fault;
 pub mod load;
 mod pool;
+pub mod ports;
 pub mod prepare;
 pub mod profile;
 mod random;

@@ -1,10 +1,10 @@
 //! Makes a directory out of which the supervisor can run the shop.
 
+use crate::ports::free_port;
 use crate::rollout;
 use crate::topology::{self, TopologyOptions};
 use crate::{POLICY_FILE, RATE, TOPOLOGY_FILE};
 use anyhow::Context as _;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 /// The shop's policy file.
@@ -48,7 +48,8 @@ impl Options {
 /// A directory that cannot be written, or no free port.
 pub fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Prepared> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let [load, agent] = free_addresses()?;
+    let load = format!("127.0.0.1:{}", free_port()?);
+    let agent = format!("127.0.0.1:{}", free_port()?);
     let Options { server, rate, seed } = options.clone();
     let text = topology::text(&TopologyOptions { otlp: server, load: load.clone(), agent: agent.clone(), rate, seed });
     let prepared = Prepared {
@@ -65,13 +66,6 @@ pub fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Prepared> {
         rollout::roll_out(dir, rollout::PAYMENTS, &rollout::payments(rollout::KEY))?;
     }
     Ok(prepared)
-}
-
-/// Two ports that the kernel gives out now; both are held until both are known.
-fn free_addresses() -> anyhow::Result<[String; 2]> {
-    let sockets = [TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?];
-    let [load, agent] = &sockets;
-    Ok([load.local_addr()?.to_string(), agent.local_addr()?.to_string()])
 }
 
 #[cfg(test)]

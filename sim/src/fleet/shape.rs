@@ -101,6 +101,7 @@ timeout = "400ms"
 retry = { attempts = 3, base = "50ms", cap = "200ms" }
 [observer.outside]
 source = "record"
+url = "http://load/record"
 zone = "z3"
 [observer.probe]
 source = "probe"

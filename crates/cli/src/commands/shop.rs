@@ -6,6 +6,7 @@ use super::signals::Signals;
 use crate::args::{Fault as FaultArg, FaultArgs, ShopArgs, UpArgs};
 use crate::failure::Failure;
 use sandbox::fault::{self, Broken, Fault};
+use sandbox::ports::free_port;
 use sandbox::prepare::{Options, prepare};
 use serde::Deserialize;
 use server::control::Supervisor;
@@ -78,10 +79,6 @@ fn spawn_supervisor(dir: &Path, topology: &Path) -> Result<tokio::process::Child
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut command = tokio::process::Command::from(command);
     Ok(command.stdin(Stdio::piped()).stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log)).spawn()?)
-}
-
-fn free_port() -> Result<u16, Failure> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// The port, if nobody else has it.

@@ -8,7 +8,6 @@ use sandbox::prepare::{Options, Prepared, prepare};
 use serde_json::Value;
 use server::control::{ProxyFile, ProxyState, Status};
 use std::cell::Cell;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -89,8 +88,8 @@ impl Shop {
     fn open() -> Shop {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().to_owned();
-        // Free now, and taken a moment later; a server that is started again needs the one it had.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // A server that is started again needs the port it had.
+        let port = sandbox::ports::free_port().unwrap();
         let url = format!("http://127.0.0.1:{port}");
         let prepared = prepare(&dir, &Options::new(&url)).unwrap();
         let policy = std::fs::read_to_string(&prepared.policy).unwrap();

@@ -202,29 +202,18 @@ fn effect_types_compare_in_every_respect() {
     assert!(of("group restartable none").is_within(EffectType::MAX));
 }
 
-/// The shipped policy of short windows, where the file is present beside this crate.
+/// The policy of short windows that ships with the sandbox.
 #[test]
 fn the_policy_of_short_windows_loads() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let files = std::fs::read_dir(folder)
-        .unwrap()
-        .flatten()
-        .flat_map(|entry| std::fs::read_dir(entry.path()).into_iter().flatten().flatten());
-    let shipped = files.map(|file| file.path()).filter(|path| path.to_string_lossy().ends_with(".policy.toml"));
-    for path in shipped {
-        let policy = load(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        assert_eq!(policy.lint(), [], "{}", path.display());
-        let tier = policy.tier_of("payments").unwrap();
-        let restart = policy.effective(tier, "restart-orchestration").unwrap();
-        assert_eq!((restart.level, restart.fidelity), (Level::Auto, Fidelity::F0));
-        assert_eq!(restart.auto_type, EffectType::MAX);
-        assert_eq!(restart.class.converge_deadline, Millis(30_000));
-        let windows = &restart.tier.windows;
-        assert_eq!((windows.lease.step, windows.lease.reconnect_grace), (Millis(2_000), Millis(200)));
-        assert_eq!(
-            (windows.baseline, windows.countdown, windows.limited_for),
-            (Millis(6_000), Millis(2_000), Millis(500))
-        );
-        assert_eq!(windows.reconcile.backoff, [100, 200, 400, 800].map(Millis));
-    }
+    let policy = load(include_str!("../../../sandbox/sandbox.policy.toml")).unwrap();
+    assert_eq!(policy.lint(), []);
+    let tier = policy.tier_of("payments").unwrap();
+    let restart = policy.effective(tier, "restart-orchestration").unwrap();
+    assert_eq!((restart.level, restart.fidelity), (Level::Auto, Fidelity::F0));
+    assert_eq!(restart.auto_type, EffectType::MAX);
+    assert_eq!(restart.class.converge_deadline, Millis(30_000));
+    let windows = &restart.tier.windows;
+    assert_eq!((windows.lease.step, windows.lease.reconnect_grace), (Millis(2_000), Millis(200)));
+    assert_eq!((windows.baseline, windows.countdown, windows.limited_for), (Millis(6_000), Millis(2_000), Millis(500)));
+    assert_eq!(windows.reconcile.backoff, [100, 200, 400, 800].map(Millis));
 }

@@ -60,7 +60,9 @@ async fn the_policy_is_recorded_once_and_again_only_when_it_changed() {
     app.policy = changed.into();
     record_policy(&app).await.unwrap();
     let last = app.engine.entries(1..2).unwrap().pop().unwrap();
-    let Record::PolicyChange(change) = crate::incidents::statement(&last).unwrap().record else { unreachable!() };
+    let Record::PolicyChange(change) = crate::incidents::statement(&last).unwrap().record else {
+        panic!("no change of policy")
+    };
     assert_eq!((change.previous, change.digest), (Some(before), app.policy.digest()));
     assert_eq!(rested_on(&app, &[]).unwrap().iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1]);
 }

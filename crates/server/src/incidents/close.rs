@@ -149,37 +149,66 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::app::App;
     use crate::fixture::Fixture;
+    use crate::incidents::chain::{Batch, Chain};
     use crate::incidents::run::Brief;
+    use governance::record::Veto;
     use protocol::{Create, Request, TaskRef};
+    use std::pin::pin;
 
-    #[tokio::test]
-    async fn a_seal_that_nobody_signs_leaves_the_evidence_open_after_its_time() {
-        let fixture = Fixture::new();
-        let (app, id) = (fixture.app.clone(), "inc/abc".to_owned());
+    /// An incident whose task is held, with what `records` puts into its evidence.
+    async fn begun(app: &App, records: impl FnOnce(&mut Batch)) -> Run {
+        let id = "inc/abc".to_owned();
         let tags = BTreeMap::from([(protocol::TARGET.to_owned(), "poll://any@test".to_owned())]);
         let timeout_at = app.env.now().plus(Millis(3_600_000));
         let create = Create { id: id.clone(), timeout_at, param: Value::default(), tags };
         let acquire = Request::TaskAcquire { id: id.clone(), version: 0, pid: "w".into(), ttl: Millis(3_600_000) };
         let requests = vec![Request::PromiseCreate(create), acquire];
-        app.engine.submit(requests, Vec::new(), Vec::new(), Vec::new()).await.unwrap();
+        let mut batch = Chain::load(&app.engine, "abc").batch(app.env.now());
+        records(&mut batch);
+        let (_, entries, blobs) = batch.into_parts();
+        app.engine.submit(requests, entries, blobs, Vec::new()).await.unwrap();
         let task = TaskRef { id, version: app.engine.task("inc/abc").unwrap().version };
-        let mut run = Run::new(app.clone(), "abc".into(), Brief::default(), task, Arc::default());
-        let seal = run.promise("seal");
-        let offered = async {
-            while app.engine.promise(&seal).is_none() {
-                tokio::task::yield_now().await;
-            }
-            let offered = app.engine.promise(&seal).unwrap();
+        Run::new(app.clone(), "abc".into(), Brief::default(), task, Arc::default())
+    }
+
+    fn escalated() -> Ending {
+        Ending { outcome: "escalated".into(), exit: 20, why: "a test".into() }
+    }
+
+    #[tokio::test]
+    async fn a_seal_that_nobody_signs_leaves_the_evidence_open_after_its_time() {
+        let fixture = Fixture::new();
+        let app = fixture.app.clone();
+        let veto = Veto { plan: Digest::of(b"plan"), reasons: vec!["a test".into()], evidence: Vec::new() };
+        let mut run = begun(&app, |batch| assert!(batch.record(&app.keys.verification, veto).is_ok())).await;
+        let (seal, ending) = (run.promise("seal"), escalated());
+        let mut closing = pin!(run.close(&ending));
+        let mut is_over = false;
+        let closed = loop {
+            let polled = tokio::select! {
+                biased;
+                closed = &mut closing => break closed,
+                () = tokio::task::yield_now() => app.engine.promise(&seal),
+            };
+            let Some(offered) = polled.filter(|_| !is_over) else { continue };
             assert_eq!(offered.timeout_at, app.env.now().plus(SEAL_MAX));
             app.env.advance(Millis(SEAL_MAX.0 - 1));
             app.engine.flush().await.unwrap();
             assert_eq!(app.engine.promise(&seal).unwrap().state, PromiseState::Pending);
             app.env.advance(Millis(1));
+            is_over = true;
         };
-        let ending = Ending { outcome: "escalated".into(), exit: 20, why: "a test".into() };
-        let (closed, ()) = tokio::join!(run.close(&ending), offered);
         let Err(Stop::Ended(ended)) = closed else { panic!("{closed:?}") };
         assert!(ended.exit == 20 && ended.why.contains("the evidence stays open"), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn what_ended_before_anything_was_recorded_asks_nobody_for_a_seal() {
+        let fixture = Fixture::new();
+        let mut run = begun(&fixture.app, |_| ()).await;
+        run.close(&escalated()).await.unwrap();
+        assert!(fixture.app.engine.promise(&run.promise("seal")).is_none());
     }
 }

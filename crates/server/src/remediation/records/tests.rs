@@ -326,7 +326,7 @@ async fn each_task_takes_its_own_records_only_and_not_too_many() {
     let many = vec![gate.line(&Line::Unknown(key("s1"))); RECORDS_MAX + 1];
     gate.refuses(&gate.posted(many), Refusal::Refused).await;
     gate.refuses(&gate.posted(vec![convergence(ConvergenceOutcome::Converged)]), Refusal::Refused).await;
-    let Record::Journal(mut garbled) = gate.line(&Line::Done(key("s1"))) else { unreachable!() };
+    let Record::Journal(mut garbled) = gate.line(&Line::Done(key("s1"))) else { panic!("no line of a journal") };
     garbled.entry = Opaque(b"not a line".to_vec());
     gate.refuses(&gate.posted(vec![garbled.into()]), Refusal::Refused).await;
     // The end of a step that never began settles nothing.
@@ -439,7 +439,9 @@ async fn people_see_each_step_and_a_takeover() {
     // The worker dies; its lease lapses and another one takes the task.
     let mut successor = gate.app.engine.subscribe("executor", "w2").unwrap();
     gate.app.env.advance(LEASE);
-    let Some(Message::Execute { task_id: id, version, .. }) = successor.next().await else { unreachable!() };
+    let Some(Message::Execute { task_id: id, version, .. }) = successor.next().await else {
+        panic!("no task was offered")
+    };
     assert_eq!(id, gate.task);
     gate.write(vec![Request::TaskAcquire { id, version, pid: "w2".into(), ttl: LEASE }]).await;
     let version = gate.app.engine.task(&gate.task).unwrap().version;
