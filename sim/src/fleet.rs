@@ -319,6 +319,8 @@ impl Hand {
         self.fleet.lock().write_down(fields, key, action, &answer, is_new);
         hooks.reach(Kind::Actuation, Edge::After, &what);
         self.unless_killed().await;
+        // Whoever has just died cannot answer any more: it has happened, and the caller does not know.
+        self.fleet.lock().reaching(fields).map_err(|_| Error::TimedOut)?;
         tokio::time::sleep(ON_THE_WAY).await;
         answer
     }

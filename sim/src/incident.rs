@@ -60,6 +60,15 @@ impl Story {
             Story::Relapse => "relapse",
         }
     }
+
+    /// How the incident ends when nobody is killed.
+    #[must_use]
+    pub fn ends(self) -> &'static str {
+        match self {
+            Story::Cure => "committed",
+            Story::Relapse => "undone",
+        }
+    }
 }
 
 impl std::str::FromStr for Story {
@@ -126,6 +135,10 @@ async fn incident(machine: &mut Machine, story: Story, crash: Option<Crash>) -> 
     let mut faults = Vec::new();
     if crash.is_some() && !fired {
         faults.push("the point of the kill was not reached".to_owned());
+    }
+    if crash.is_none() && ending.outcome != story.ends() {
+        // A matrix of another story's points would show nothing.
+        faults.push(format!("it ended `{}` with nobody killed: {}", ending.outcome, ending.why));
     }
     drive.judge(machine, &id, &ending, crash, &mut faults).await?;
     machine.hooks.note(format!("{} {}", ending.outcome, ending.why));

@@ -70,17 +70,8 @@ fn durability(root: &Path, test: &str, count: (&str, &str), mut arguments: impl 
 /// The decision's truth table in full, in a release build: every pair of states in every context, and every set of
 /// fired checks; prints the counts of rows.
 fn truth_table(root: &Path) -> Result<()> {
-    let test = [
-        "test",
-        "--release",
-        "--package",
-        "stanch-governance",
-        "--lib",
-        "--",
-        "--nocapture",
-        "--include-ignored",
-        "tests::truth",
-    ];
+    let package = ["--package", "stanch-governance", "--features", "long", "--lib"];
+    let test = [&["test", "--release"][..], &package, &["--", "--nocapture", "tests::truth"]].concat();
     cargo(root, &test)
 }
 

@@ -213,7 +213,7 @@ pub(crate) enum SandboxCommand {
     /// End everything that `up` started
     #[command(after_help = "Example:\n  stanch sandbox down")]
     Down(ShopArgs),
-    /// Break one replica of a service
+    /// Break one replica of a service or, with `bad-config`, what all of them read
     #[command(after_help = "Example:\n  stanch sandbox fault hang --service payments")]
     Fault(FaultArgs),
     /// Show what runs
@@ -371,12 +371,12 @@ pub(crate) struct ProxyArgs {
 pub(crate) struct GroupArgs {
     /// The service that would be restarted
     pub(crate) service: String,
-    /// Answer from a trace file (gzip is read too)
-    #[arg(long, value_name = "FILE", conflicts_with = "server")]
+    /// Answer from a trace file (gzip is read too), without any server
+    #[arg(long, value_name = "FILE")]
     pub(crate) traces: Option<PathBuf>,
     /// Answer from a running server
-    #[arg(long, value_name = "URL")]
-    pub(crate) server: Option<String>,
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
+    pub(crate) server: String,
     /// Format of the trace file (default: from its first bytes)
     #[arg(long, value_enum, requires = "traces")]
     pub(crate) format: Option<TraceFormat>,

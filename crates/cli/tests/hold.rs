@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use server::process::ledger::{self, Outcome};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
-use support::{Ran, Running, marked, processes_of, stanch, wait_for, wait_until_nothing_is_left};
+use support::{Ran, Running, marked, output, processes_of, program, stanch, wait_for, wait_until_nothing_is_left};
 
 /// How long after its acknowledgment something may still begin.
 const EFFECTIVE_MS: i64 = 1_000;
@@ -124,6 +124,7 @@ impl Shop {
         assert!(row.contains("outcome held (exit 70): G101") && row.contains(why), "{lines}");
         let again = self.say(&["hold"]);
         assert_eq!((again.exit, &again.json()["changed"]), (0, &json!(false)), "{again:?}");
+        assert_eq!(again.json()["holds"][0]["scope"], json!("all"), "{again:?}");
         self.resume("all");
         let nothing = self.say(&["resume"]);
         assert!(nothing.exit == 0 && nothing.out.contains("no hold on all"), "{nothing:?}");
@@ -186,7 +187,18 @@ impl Shop {
     fn holds_without_a_server(&self) {
         let held = self.say(&["hold", "checkout"]);
         assert_eq!((held.exit, &held.json()["holds"][0]["scope"]), (0, &json!("checkout")), "{held:?}");
+        assert_eq!(held.json()["data"], json!(self.data), "{held:?}");
         self.resume("checkout");
+        // A server that is named and does not answer keeps nobody from freezing the store that is named, too.
+        let mut named = program(&["hold", "checkout", "--json", "--data", &self.data]);
+        let held = Ran::from(output({
+            named.env("STANCH_SERVER", &self.url);
+            named
+        }));
+        assert_eq!((held.exit, &held.json()["changed"]), (0, &json!(true)), "{held:?}");
+        self.resume("checkout");
+        let unnamed = stanch(&["hold", "--server", &self.url]);
+        assert!(unnamed.exit == 1 && unnamed.err.contains("--data DIR"), "{unnamed:?}");
         let elsewhere = stanch(&["hold", "--data", text(&self.dir)]);
         assert!(elsewhere.exit == 2 && elsewhere.err.contains("no data directory of one"), "{elsewhere:?}");
     }

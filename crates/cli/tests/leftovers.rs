@@ -80,11 +80,9 @@ impl Scene {
 
     /// Runs to the end; answers exit code and output.
     fn run(&self, arguments: &[&str]) -> (i32, String) {
-        let mut command = self.command(arguments);
-        let out = self.root.path().join("out");
-        let mut child = command.stdout(std::fs::File::create(&out).unwrap()).spawn().unwrap();
-        let status = wait_for("the end of a command", || child.try_wait().unwrap());
-        (status.code().unwrap_or(-1), std::fs::read_to_string(out).unwrap())
+        let mut run = self.start(arguments);
+        let said = run.rest();
+        (run.ended().unwrap_or(-1), said)
     }
 
     fn errors(&self) -> String {
@@ -134,7 +132,7 @@ fn listening() -> BTreeSet<String> {
     rows.filter(|row| row[3] == "0A").map(|row| row[9].to_owned()).collect()
 }
 
-/// Reads on until it says a line that begins so; everything it said since.
+/// Reads on until it says a line that begins so.
 fn until(run: &mut Running, line: &str) {
     while !run.line().starts_with(line) {}
 }
@@ -145,9 +143,10 @@ fn refused_before_anything_starts() {
     let taken = port.local_addr().unwrap().port().to_string();
     let scene = Scene::new("refused arguments".to_owned());
     let data = scene.data();
-    let cases: [&[&str]; 4] = [
+    let cases: [&[&str]; 5] = [
         &["recover", "--sandbox", "--fault", "nonsense"],
         &["recover", "--sandbox", "--fault-service", "gateway"],
+        &["recover", "--sandbox", "--fault", "bad-config", "--fault-service", "cart"],
         &["recover", "--sandbox", "nobody"],
         &["sandbox", "up", "--port", &taken, "--data", &data],
     ];

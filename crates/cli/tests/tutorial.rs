@@ -6,7 +6,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use support::{stanch, wait_until_nothing_is_left};
+use support::{output, stanch, wait_until_nothing_is_left};
 
 /// LIMIT: times the tutorial is begun when its recovery is left to a person.
 const TRIES_MAX: usize = 3;
@@ -74,7 +74,8 @@ impl Desk {
     /// Runs a command; answers its exit code and both of its outputs.
     fn run(&self, command: &str) -> (Option<i32>, String) {
         let path = format!("{}:/usr/bin:/bin", self.dir.join("bin").display());
-        let output = Command::new("sh")
+        let mut shell = Command::new("sh");
+        shell
             .args(["-c", &format!("exec 2>&1\n{command}")])
             .env_clear()
             .env("PATH", path)
@@ -85,9 +86,8 @@ impl Desk {
             .env("STANCH_PORT", self.port.to_string())
             .env("STANCH_SERVER", format!("http://127.0.0.1:{}", self.port))
             .current_dir(self.dir.join("desk"))
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
+            .stdin(Stdio::null());
+        let output = output(shell);
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     }
 }

@@ -5,8 +5,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// The sources that say the rows of a recovery.
-const ROWS: [&str; 4] =
-    ["server/src/incidents", "server/src/remediation", "cli/src/commands", "governance/src/admission"];
+const ROWS: [&str; 5] = [
+    "server/src/incidents",
+    "server/src/remediation",
+    "server/src/holds.rs",
+    "cli/src/commands",
+    "governance/src/admission",
+];
 /// The column at which the text of a row begins.
 const COLUMN: usize = 15;
 
@@ -33,15 +38,12 @@ fn label(text: &str) -> Option<&str> {
     (is_word && words.len() + number + padding == COLUMN && text.len() > end + padding).then_some(words)
 }
 
-fn labels(dir: &Path, found: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            labels(&path, found);
-        } else if !path.ends_with("tests.rs") {
-            let source = std::fs::read_to_string(&path).unwrap();
-            found.extend(source.split('"').filter_map(label).map(str::to_owned));
-        }
+fn labels(path: &Path, found: &mut BTreeSet<String>) {
+    if path.is_dir() {
+        std::fs::read_dir(path).unwrap().for_each(|entry| labels(&entry.unwrap().path(), found));
+    } else if !path.ends_with("tests.rs") {
+        let source = std::fs::read_to_string(path).unwrap();
+        found.extend(source.split('"').filter_map(label).map(str::to_owned));
     }
 }
 

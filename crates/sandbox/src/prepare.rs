@@ -61,9 +61,10 @@ pub fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Prepared> {
     for (path, text) in [(&prepared.topology, text.as_str()), (&prepared.policy, POLICY)] {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    // A shop that ran here before keeps what its operators rolled out last.
-    if rollout::current(dir, rollout::PAYMENTS)?.is_none() {
-        rollout::roll_out(dir, rollout::PAYMENTS, &rollout::payments(rollout::KEY))?;
+    // A shop that ended with a bad configuration begins with a good one: it could not open otherwise.
+    let good = rollout::payments(rollout::KEY);
+    if !rollout::is_current(dir, rollout::PAYMENTS, &good) {
+        rollout::roll_out(dir, rollout::PAYMENTS, &good)?;
     }
     Ok(prepared)
 }
@@ -71,6 +72,25 @@ pub fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Prepared> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base::Millis;
+    use governance::policy::{EffectType, Fidelity, Level, PolicyFile};
+
+    /// Short windows, but nothing that the loader or the lint of policies would complain about.
+    #[test]
+    fn the_policy_of_short_windows_loads() {
+        let policy = toml::from_str::<PolicyFile>(POLICY).expect("read").load().expect("loaded");
+        assert_eq!(policy.lint(), []);
+        let tier = policy.tier_of("payments").expect("a tier");
+        let restart = policy.effective(tier, "restart-orchestration").expect("a class");
+        assert_eq!((restart.level, restart.fidelity), (Level::Auto, Fidelity::F0));
+        assert_eq!(restart.auto_type, EffectType::MAX);
+        assert_eq!(restart.class.converge_deadline, Millis(30_000));
+        let windows = &restart.tier.windows;
+        assert_eq!((windows.lease.step, windows.lease.reconnect_grace), (Millis(2_000), Millis(200)));
+        let [baseline, countdown, limited_for] = [6_000, 2_000, 500].map(Millis);
+        assert_eq!((windows.baseline, windows.countdown, windows.limited_for), (baseline, countdown, limited_for));
+        assert_eq!(windows.reconcile.backoff, [100, 200, 400, 800].map(Millis));
+    }
 
     #[test]
     fn a_prepared_directory_says_where_everything_is() {
@@ -86,5 +106,8 @@ mod tests {
         assert_eq!(rollout::current(&home, rollout::PAYMENTS).expect("read"), Some(1));
         prepare(&home, &Options::new("http://127.0.0.1:8001")).expect("prepared again");
         assert_eq!(rollout::current(&home, rollout::PAYMENTS).expect("read"), Some(1), "nothing new to roll out");
+        rollout::roll_out(&home, rollout::PAYMENTS, &rollout::payments("2026-12")).expect("rolled out");
+        prepare(&home, &Options::new("http://127.0.0.1:8001")).expect("prepared again");
+        assert_eq!(rollout::current(&home, rollout::PAYMENTS).expect("read"), Some(3), "it opens with what works");
     }
 }

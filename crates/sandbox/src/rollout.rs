@@ -60,6 +60,15 @@ pub fn current(dir: &Path, object: &str) -> io::Result<Option<u32>> {
     }
 }
 
+/// Whether the revision in use has this content.
+#[must_use]
+pub fn is_current(dir: &Path, object: &str, files: &Files) -> bool {
+    let home = home(dir, object);
+    let revision = std::fs::read_link(home.join("current"));
+    let content = revision.and_then(|revision| std::fs::read_link(home.join(revision)));
+    content.is_ok_and(|content| content.ends_with(digest(files).to_string()))
+}
+
 /// Where an object's revisions lie.
 #[must_use]
 pub fn home(dir: &Path, object: &str) -> PathBuf {

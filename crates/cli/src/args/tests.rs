@@ -135,7 +135,6 @@ fn what_excludes_each_other_is_refused() {
         "stanch recover a --service b",
         "stanch recover a --resume i",
         "stanch recover --sandbox --resume i",
-        "stanch group a --traces f --server http://127.0.0.1:1",
         "stanch group",
         "stanch evidence verify",
         "stanch recover --sandbox --fault melt",

@@ -5,11 +5,14 @@ use client::Client;
 use serde::Deserialize;
 use server::incidents::view::View;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// How often the incident is asked about.
 const EVERY: Duration = Duration::from_millis(100);
 /// LIMIT: answers missed in a row before the server counts as gone.
 const MISSED_MAX: u32 = 100;
+/// A server that takes connections and says nothing for so long counts as gone, too.
+const GONE_AFTER: Duration = Duration::from_secs(30);
 
 /// What is asked of the server.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -62,12 +65,12 @@ async fn follow_every(
     mut each: impl FnMut(&str),
 ) -> Result<View, Failure> {
     let client = connect(server)?;
-    let (mut shown, mut missed) = (0, 0);
+    let (mut shown, mut missed, mut heard) = (0, 0, Instant::now());
     loop {
         let answer = client.get_bytes(&format!("/incidents/{incident}")).await;
         match answer.map(|(status, body)| (status, serde_json::from_slice::<View>(&body).ok())) {
             Ok((200, Some(view))) => {
-                missed = 0;
+                (missed, heard) = (0, Instant::now());
                 if view.lines.len() < shown {
                     shown = 0;
                     each("server         came back; the incident goes on where its stages end");
@@ -86,7 +89,7 @@ async fn follow_every(
             }
             Ok(_) | Err(_) => missed += 1,
         }
-        if missed > MISSED_MAX {
+        if missed > MISSED_MAX || heard.elapsed() > GONE_AFTER {
             return Err(Failure::internal(format!("{server} does not answer any more")).next(format!(
                 "stanch recover --resume {incident} --server {server}, once it is back: the incident goes on by itself"
             )));
@@ -106,6 +109,16 @@ pub(crate) async fn bundle(server: &str, incident: &str) -> Result<Vec<u8>, Fail
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_connections_and_says_nothing_is_gone_after_a_while() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let began = Instant::now();
+        let gone = follow(&url, "abc", |_| ()).await.unwrap_err();
+        assert!(gone.message.contains("does not answer any more"), "{gone:?}");
+        assert!(began.elapsed() <= GONE_AFTER * 2, "{:?}", began.elapsed());
+    }
 
     #[tokio::test]
     async fn a_server_that_is_gone_is_asked_so_often_and_no_more() {

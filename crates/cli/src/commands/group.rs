@@ -24,10 +24,9 @@ const FORMATS: &str = "stanch group --help, which names the formats";
 const NAMED_MAX: usize = 40;
 
 pub(crate) async fn run(args: &GroupArgs) -> Result<u8, Failure> {
-    match (&args.traces, &args.server) {
-        (Some(traces), _) => from_file(args, traces),
-        (None, Some(server)) => from_server(args, server).await,
-        (None, None) => from_server(args, "http://127.0.0.1:8001").await,
+    match &args.traces {
+        Some(traces) => from_file(args, traces),
+        None => from_server(args, &args.server).await,
     }
 }
 

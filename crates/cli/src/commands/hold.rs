@@ -34,6 +34,15 @@ enum Answer {
     Refused(Failure),
 }
 
+/// What came of a word.
+#[derive(Debug)]
+struct Said {
+    /// Why nothing was changed.
+    already: Option<String>,
+    /// The hold state after it.
+    holds: Holds,
+}
+
 pub(crate) async fn hold(args: &HoldArgs) -> Result<u8, Failure> {
     if args.list {
         let (_, found, _) = find(&args.word).await?;
@@ -49,9 +58,9 @@ pub(crate) async fn hold(args: &HoldArgs) -> Result<u8, Failure> {
             by: args.word.name(),
         })
     };
-    let outcome = say(&args.word, word).await?;
+    let said = say(&args.word, word).await?;
     let held = format!("{} is held: nothing new begins there. `stanch resume {}` lifts it", args.scope, args.scope);
-    report(&args.scope, outcome, &held, args.word.json)
+    report(&args.scope, &said, &held, args.word.json)
 }
 
 pub(crate) async fn resume(args: &ResumeArgs) -> Result<u8, Failure> {
@@ -63,12 +72,12 @@ pub(crate) async fn resume(args: &ResumeArgs) -> Result<u8, Failure> {
             by: args.word.name(),
         })
     };
-    let outcome = say(&args.word, word).await?;
-    report(&args.scope, outcome, &format!("the hold on {} is lifted", args.scope), args.word.json)
+    let said = say(&args.word, word).await?;
+    report(&args.scope, &said, &format!("the hold on {} is lifted", args.scope), args.word.json)
 }
 
-/// Signs a word for the hold state as it is, until it is taken or refused; `Err` in the answer: it was so already.
-async fn say(word: &WordArgs, record: impl Fn(u64) -> Record) -> Result<Result<Holds, String>, Failure> {
+/// Signs a word for the hold state as it is, until it is taken or refused.
+async fn say(word: &WordArgs, record: impl Fn(u64) -> Record) -> Result<Said, Failure> {
     let (keeper, mut found, data) = find(word).await?;
     let signer = server::keys::load_human(&data).map_err(|error| {
         Failure::usage(format!("no key to sign with: {error}"))
@@ -83,13 +92,15 @@ async fn persist(
     signer: &Signer,
     found: &mut Holds,
     record: impl Fn(u64) -> Record,
-) -> Result<Result<Holds, String>, Failure> {
+) -> Result<Said, Failure> {
     for _ in 0..SIGN_MAX {
         let link = Link { at: Env::real().now(), ..Link::default() };
         let envelope = signer.sign(&link, record(found.version + 1)).map_err(anyhow::Error::from)?;
         match keeper.post(&envelope.to_json()).await? {
-            Answer::Taken(holds) => return Ok(Ok(holds)),
-            Answer::Already(how) => return Ok(Err(how)),
+            Answer::Taken(holds) => return Ok(Said { already: None, holds }),
+            Answer::Already(how) => {
+                return Ok(Said { already: Some(how), holds: keeper.state().await? });
+            }
             Answer::Refused(failure) => {
                 let known: Vec<&str> = found.holds.iter().map(|hold| hold.scope.as_str()).collect();
                 return Err(match known.as_slice() {
@@ -104,20 +115,19 @@ async fn persist(
         .next("the same command again"))
 }
 
-fn report(scope: &str, outcome: Result<Holds, String>, done: &str, json: bool) -> Result<u8, Failure> {
-    let changed = outcome.is_ok();
+fn report(scope: &str, said: &Said, done: &str, json: bool) -> Result<u8, Failure> {
+    let Said { already, holds } = said;
     if json {
-        let holds = outcome.as_ref().map(|holds| holds.holds.clone()).unwrap_or_default();
-        let version = outcome.as_ref().map_or(0, |holds| holds.version);
-        let said = outcome.as_ref().err();
         let answer = serde_json::json!({
-            "scope": scope, "changed": changed, "version": version, "holds": holds, "said": said,
+            "scope": scope, "changed": already.is_none(), "version": holds.version, "holds": holds.holds, "said": already,
+            "data": holds.data,
         });
         out!("{answer}");
     } else {
-        match outcome {
-            Ok(_) => out!("{done}"),
-            Err(already) => out!("nothing was changed: {already}"),
+        match already {
+            // Where there are several servers, it is seen which one it was.
+            None => out!("{done} (data directory {})", holds.data),
+            Some(already) => out!("nothing was changed: {already} (data directory {})", holds.data),
         }
     }
     Ok(0)
@@ -152,19 +162,17 @@ async fn find(word: &WordArgs) -> Result<(Keeper, Holds, PathBuf), Failure> {
         let url = url.unwrap_or_else(|| SERVER.to_owned());
         let client = Client::new(&url).map_err(|error| Failure::usage(error.to_string()))?;
         let keeper = Keeper::Server { client, url: url.clone() };
-        match keeper.state().await {
-            Ok(found) => {
+        match (keeper.state().await, &named) {
+            (Ok(found), _) => {
                 let data = named.unwrap_or_else(|| PathBuf::from(&found.data));
                 return Ok((keeper, found, data));
             }
-            Err(failure) if word.server.is_some() => return Err(failure),
-            Err(_) => {}
+            // A store that nobody named may be another server's: its word would hold nothing.
+            (Err(failure), None) => return Err(failure),
+            (Err(_), Some(_)) => {}
         }
     }
-    let data = match named {
-        Some(data) => data,
-        None => data_dir(None, "server")?,
-    };
+    let data = data_dir(named, "server")?;
     let keeper = offline(&data)?;
     let found = keeper.state().await?;
     Ok((keeper, found, data))
@@ -195,7 +203,11 @@ impl Keeper {
     async fn state(&self) -> Result<Holds, Failure> {
         match self {
             Keeper::Server { client, url } => {
-                let silent = || Failure::internal(format!("no answer from {url}")).next("stanch hold --data DIR");
+                let silent = || {
+                    Failure::internal(format!("no answer from {url}")).next(
+                        "the same command with --server URL; or, if that server is down, with --data DIR, its data directory",
+                    )
+                };
                 let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.get_json::<Holds>("/holds")).await;
                 match answer {
                     Ok(Ok((200, holds))) => Ok(holds),

@@ -1,6 +1,7 @@
 //! `stanch lab`: experiments on the sample shop.
 
-use super::shop::kind;
+use super::shop::{Shop, kind};
+use super::signals::Signals;
 use crate::args::{LabFaultsArgs, Seeds};
 use crate::failure::Failure;
 use ::lab::faults::{self, Cell, Machine, Results, Row};
@@ -30,10 +31,22 @@ pub(crate) async fn faults(args: LabFaultsArgs) -> Result<u8, Failure> {
         Some(dir) => std::path::absolute(dir)?,
         None => std::env::temp_dir().join(format!("stanch-lab-{}", std::process::id())),
     };
+    let mut signals = Signals::watch()?;
     for (n, cell) in (1..).zip(&wanted) {
         eprintln!("{n} of {}: {} seed {} …", wanted.len(), cell.fault.word(), cell.seed);
         let dir = base.join(format!("{}-{}-{}", cell.fault.word(), cell.seed, now_ms()));
-        let row = faults::run(&program, *cell, &dir).await;
+        let row = tokio::select! {
+            row = faults::run(&program, *cell, &dir) => row,
+            came = signals.any() => {
+                // The command that ran was killed just now; its shop notices and ends.
+                let ended = if Shop::at(&dir).end().await { "the shop has ended" } else { "the shop has not ended" };
+                if args.data.is_none() {
+                    let _ = std::fs::remove_dir_all(&dir);
+                    let _ = std::fs::remove_dir(&base);
+                }
+                return Err(came.failure(&format!("{ended}; {} of {} runs were judged", n - 1, wanted.len())));
+            }
+        };
         eprintln!("  {}", said(&row, &dir));
         if row.verdict.correct && args.data.is_none() {
             let _ = std::fs::remove_dir_all(&dir);

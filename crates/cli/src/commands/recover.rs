@@ -75,7 +75,14 @@ pub(crate) async fn run(args: RecoverArgs) -> Result<u8, Failure> {
     };
     let path = args.evidence.clone().unwrap_or_else(|| PathBuf::from(format!("inc-{incident}.stanch")));
     if view.evidence.is_some() {
-        save_and_verify(&args.server, &mut view, &path, args.json, false).await?;
+        match save_and_verify(&args.server, &mut view, &path, args.json, false).await {
+            Err(unsaved) if unsaved.exit != 50 => {
+                // What the recovery came to is known all the same, and the server keeps the evidence.
+                let next = format!("stanch evidence export {incident} --server {} --out FILE", args.server);
+                eprintln!("the evidence was not saved: {}\n  try: {next}", unsaved.message);
+            }
+            saved => saved?,
+        }
     }
     finish(&view, args.json, None)
 }
@@ -83,7 +90,7 @@ pub(crate) async fn run(args: RecoverArgs) -> Result<u8, Failure> {
 /// Up, broken, recovered, ended: one command.
 async fn in_the_shop(args: RecoverArgs) -> Result<u8, Failure> {
     let began = Instant::now();
-    shop::check_breakable(&args.fault_service)?;
+    shop::check_breakable(&args.fault_service, args.fault)?;
     let target = args.target.as_deref().or(args.service.as_deref()).unwrap_or(SHOP_TARGET);
     shop::check_known(target)?;
     // Before anything is started, so that no signal ends this process without its shop.
@@ -175,8 +182,10 @@ async fn show(args: &RecoverArgs, shop: &mut Shop, began: Instant) -> Result<u8,
     // Where probes see nothing, theirs is the voice that is outvoted without being told to lie.
     let lying = args.lying_observer.clone().or_else(|| fault.fails_probes().then(|| "probe".to_owned()));
     let ask = Ask { target, preview: args.preview, lying_observer: lying };
+    // A directory that was used before has calls of earlier incidents.
+    let known = ledger::read(dir, &args.fault_service)?.len();
     let incident = follow::open(&running.url, &ask).await?;
-    let killer = tokio::spawn(kill_after_effect(dir.to_owned(), args.fault_service.clone()));
+    let killer = tokio::spawn(kill_after_effect(dir.to_owned(), args.fault_service.clone(), known));
     let json = args.json;
     let view = follow::follow(&running.url, &incident, |line| say(json, line)).await;
     killer.abort();
@@ -210,11 +219,12 @@ async fn watch_on(running: &Shop, seconds: u32, json: bool) -> Result<(), Failur
 }
 
 /// Kills the executor with SIGKILL in the moment between an effect and its record: the ledger says *applied*, and the
-/// executor is still waiting for readiness before it answers.
-async fn kill_after_effect(dir: PathBuf, service: String) -> Option<i64> {
+/// executor is still waiting for readiness before it answers. The first `known` lines are of earlier incidents.
+async fn kill_after_effect(dir: PathBuf, service: String, known: usize) -> Option<i64> {
     loop {
         let lines = ledger::read(&dir, &service).unwrap_or_default();
-        if lines.iter().any(|line| line.action == "Restart" && line.outcome == ledger::Outcome::Applied) {
+        let is_restarted = |line: &ledger::Entry| line.action == "Restart" && line.outcome == ledger::Outcome::Applied;
+        if lines.iter().skip(known).any(is_restarted) {
             let pid = std::fs::read_to_string(dir.join(shop::SERVER_DIR).join(server::serve::EXECUTOR_FILE)).ok()?;
             let pid = Pid::from_raw(pid.trim().parse().ok()?)?;
             kill_process(pid, Signal::KILL).ok()?;
@@ -228,11 +238,14 @@ async fn kill_after_effect(dir: PathBuf, service: String) -> Option<i64> {
 fn repeated(dir: &Path) -> Result<u32, Failure> {
     let mut applied: BTreeMap<String, u32> = BTreeMap::new();
     let mut started: BTreeMap<String, u32> = BTreeMap::new();
-    for profile in &sandbox::profile::PROFILES {
-        let lines = ledger::read(dir, profile.name)?;
+    let services = sandbox::profile::PROFILES.iter().map(|profile| profile.name);
+    for owner in services.chain([ledger::CONFIG_OWNER]) {
+        let lines = ledger::read(dir, owner)?;
         for line in lines.iter().filter(|line| line.outcome == ledger::Outcome::Applied) {
-            *applied.entry(format!("{} {}", profile.name, line.key)).or_default() += 1;
+            *applied.entry(format!("{owner} {}", line.key)).or_default() += 1;
         }
+    }
+    for profile in &sandbox::profile::PROFILES {
         for start in sandbox::starts::read(dir, profile.name)?
             .iter()
             .filter(|start| !start.key.is_empty() && start.generation > 1)

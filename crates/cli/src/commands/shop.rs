@@ -258,13 +258,18 @@ fn breakable() -> Vec<&'static str> {
     sandbox::profile::PROFILES.iter().filter(|profile| profile.replicas > 1).map(|profile| profile.name).collect()
 }
 
-/// Refuses a service of which no replica may break.
-pub(crate) fn check_breakable(service: &str) -> Result<(), Failure> {
+/// Refuses a service that cannot break in this way.
+pub(crate) fn check_breakable(service: &str, fault: FaultArg) -> Result<(), Failure> {
     let known = breakable();
-    if known.contains(&service) {
-        return Ok(());
+    if !known.contains(&service) {
+        return Err(Failure::usage(format!("`{service}` cannot be broken; these can: {}", known.join(", "))));
     }
-    Err(Failure::usage(format!("`{service}` cannot be broken; these can: {}", known.join(", "))))
+    let is_configured = sandbox::profile::named(service).is_some_and(|profile| profile.config.is_some());
+    if kind(fault) == Fault::BadConfig && !is_configured {
+        let why = format!("`{service}` reads no configuration; payments does");
+        return Err(Failure::usage(why).next("stanch sandbox fault bad-config --service payments"));
+    }
+    Ok(())
 }
 
 /// Refuses a service that the shop does not have.
@@ -290,13 +295,8 @@ pub(crate) fn kind(fault: FaultArg) -> Fault {
 
 /// Breaks one replica, or what all of them read.
 pub(crate) async fn inject(dir: &Path, service: &str, kind: FaultArg, seed: u64) -> Result<Broken, Failure> {
-    let kind = self::kind(kind);
-    check_breakable(service)?;
-    if kind == Fault::BadConfig && sandbox::profile::named(service).is_none_or(|profile| profile.config.is_none()) {
-        let why = format!("`{service}` reads no configuration; payments does");
-        return Err(Failure::usage(why).next("stanch sandbox fault bad-config --service payments"));
-    }
-    let broken = fault::inject(dir, service, kind, seed).await;
+    check_breakable(service, kind)?;
+    let broken = fault::inject(dir, service, self::kind(kind), seed).await;
     broken.map_err(|error| Failure::usage(format!("{error:#}")).next("stanch sandbox up"))
 }
 

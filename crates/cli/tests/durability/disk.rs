@@ -1,6 +1,6 @@
 //! A disk that remembers: the recorder below a server, and what is left of its files after a loss of power.
 
-use crate::load::Random;
+use crate::support::Random;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -264,7 +264,7 @@ impl Disk {
         let mut names = self.durable.clone();
         let kept = match loss {
             Loss::Everything => 0,
-            Loss::Mixed => usize::try_from(random.below(self.unsynced.len() as u64 + 1)).unwrap(),
+            Loss::Mixed => random.index(self.unsynced.len() + 1),
             Loss::Nothing | Loss::Cut | Loss::Zeroed | Loss::Flipped => self.unsynced.len(),
         };
         self.unsynced.iter().take(kept).for_each(|(_, operation, file)| change(&mut names, operation, *file));
@@ -289,7 +289,7 @@ impl File {
         let mut content = self.durable.clone();
         for (at, one) in self.unsynced.iter().enumerate() {
             let is_last = at + 1 == self.unsynced.len();
-            let mut below = |bound: usize| usize::try_from(random.below(bound.max(1) as u64)).unwrap();
+            let mut below = |bound: usize| random.index(bound.max(1));
             let damaged = match (one, loss) {
                 (_, Loss::Everything) => continue,
                 (_, Loss::Mixed) if below(2) == 0 => continue,

@@ -3,7 +3,7 @@
 use crate::disk::Recorder;
 use crate::kill::check;
 use crate::load::{Tally, Writer};
-use crate::support::{PATIENCE, Running, Server, http, stanch};
+use crate::support::{PATIENCE, Running, Server, http, skip, stanch};
 use client::Client;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
@@ -116,7 +116,7 @@ fn on_a_small_disk(dir: &Path, options: &str, arguments: &[&str]) -> Option<std:
     let mut tried = std::process::Command::new("unshare");
     let tried = tried.args(["-rm", "sh", "-c", &script]).arg(dir).arg("true").output();
     if !tried.is_ok_and(|tried| tried.status.success()) {
-        println!("SKIPPED: this machine gives users no file systems of their own (unshare -rm, mount -t tmpfs)");
+        skip("mount", "users have no file systems of their own here (unshare -rm, mount -t tmpfs)");
         return None;
     }
     let mut command = std::process::Command::new("unshare");
@@ -164,8 +164,8 @@ fn a_read_only_disk_and_a_place_that_is_not_there_are_said_at_the_start() {
     let data = dir.path().join("data");
     std::fs::create_dir(&data).unwrap();
     let arguments = ["serve", "--port", "0", "--data", data.to_str().unwrap()];
-    let Some(mut command) = on_a_small_disk(&data, "ro", &arguments) else { return };
-    let ran = crate::support::Ran::from(command.output().unwrap());
+    let Some(command) = on_a_small_disk(&data, "ro", &arguments) else { return };
+    let ran = crate::support::Ran::from(crate::support::output(command));
     assert_eq!((ran.exit, ran.out.as_str()), (1, ""), "{ran:?}");
     assert!(ran.err.contains(data.to_str().unwrap()) && ran.err.contains("read-only"), "{ran:?}");
 }

@@ -1,7 +1,7 @@
 //! SIGKILL of the server under load at random instants, again and again on one data directory.
 
-use crate::load::{Random, Tally, Writer, rows, seen, stored};
-use crate::support::{Server, stanch};
+use crate::load::{Tally, Writer, rows, seen, stored};
+use crate::support::{Random, Server, stanch};
 use client::Client;
 use rustix::process::Signal;
 use std::path::Path;

@@ -16,18 +16,6 @@ const FAR: Timestamp = Timestamp(9_000_000_000_000);
 const LEASE: Millis = Millis(86_400_000);
 const WORKER: &str = "writer";
 
-/// Splitmix64: the same seed gives the same numbers everywhere.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
 /// One thing that a client asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {

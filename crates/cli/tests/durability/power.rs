@@ -3,8 +3,8 @@
 use crate::disk::{Disk, LOSSES, Loss, Operation, Recorder, lay_out, scratch};
 use crate::full::ready_again;
 use crate::kill::asked;
-use crate::load::{Job, Random, Tally, Writer, stored};
-use crate::support::Server;
+use crate::load::{Job, Tally, Writer, stored};
+use crate::support::{Random, Server};
 use base::Digest;
 use client::Client;
 use rustix::io::Errno;
@@ -36,7 +36,10 @@ async fn record(recorder: &Arc<Recorder>, server: Server, writers: Vec<Writer>, 
             (writer, refused)
         });
     }
-    tally.reach(writes).await;
+    tokio::select! {
+        () = tally.reach(writes) => {}
+        early = running.join_next() => panic!("a writer ended before its time: {early:?}"),
+    }
     let mut process = server.process;
     process.signal(Signal::KILL);
     assert_eq!(process.ended(), None);

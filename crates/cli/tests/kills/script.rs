@@ -75,16 +75,15 @@ impl Script {
         let mut random = Random(seed);
         let mut victims = Vec::new();
         while victims.len() < BLOWS_MAX {
-            let victim = Victim::DRAWN[random.below(Victim::DRAWN.len())];
+            let victim = Victim::DRAWN[random.index(Victim::DRAWN.len())];
             victims.push(victim);
             if victim.is_irreplaceable() {
                 break;
             }
         }
         let last = COMMIT + DELAY * u32::try_from(victims.len() - 1).unwrap();
-        let span = usize::try_from(last.as_micros()).unwrap();
-        let mut instants: Vec<Duration> =
-            victims.iter().map(|_| Duration::from_micros(random.below(span) as u64)).collect();
+        let span = u64::try_from(last.as_micros()).unwrap();
+        let mut instants: Vec<Duration> = victims.iter().map(|_| Duration::from_micros(random.below(span))).collect();
         instants.sort_unstable();
         let blows = victims.into_iter().zip(instants).map(|(victim, after)| Blow { victim, after });
         Script { seed, blows: blows.collect() }

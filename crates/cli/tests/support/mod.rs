@@ -4,10 +4,11 @@
 #![expect(clippy::disallowed_methods, reason = "tests start the program and bound how long they wait for it")]
 
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// How long anything may take here: a bound that only a hung program meets.
@@ -51,7 +52,42 @@ impl From<Output> for Ran {
 
 /// Runs a command to its end.
 pub(crate) fn stanch(arguments: &[&str]) -> Ran {
-    program(arguments).output().unwrap().into()
+    output(program(arguments)).into()
+}
+
+/// Runs a command to its end, within [`PATIENCE`].
+pub(crate) fn output(mut command: Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Ending(child);
+    let read = |mut pipe: Box<dyn Read + Send>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            pipe.read_to_end(&mut bytes).map(|_| bytes).unwrap()
+        })
+    };
+    let out = read(Box::new(child.0.stdout.take().unwrap()));
+    let err = read(Box::new(child.0.stderr.take().unwrap()));
+    let status = wait_for("the end of a command", || child.0.try_wait().unwrap());
+    Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
+}
+
+/// Says that a test needs something that this machine does not have. Where it must be there, that is a failure:
+/// `STANCH_REQUIRE` names what must, with commas between.
+pub(crate) fn skip(need: &str, why: &str) {
+    let required = std::env::var("STANCH_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|name| name == need), "{need} is required here: {why}");
+    // Not through the test's own output, which is shown only when it fails.
+    let _ = writeln!(std::io::stderr(), "SKIPPED ({need}): {why}");
+}
+
+/// A process that does not outlive the test, however that ends.
+struct Ending(Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Runs a command to its end, marked with `dir` and within [`PATIENCE`]; its output passes through files there.
@@ -59,8 +95,9 @@ pub(crate) fn marked(dir: &Path, arguments: &[&str]) -> Ran {
     std::fs::create_dir_all(dir).unwrap();
     let file = |name: &str| std::fs::File::create(dir.join(name)).unwrap();
     let mut command = program(arguments);
-    let mut child = command.env(MARK, dir).stdout(file("out.txt")).stderr(file("err.txt")).spawn().unwrap();
-    let status = wait_for("the end of a command", || child.try_wait().unwrap());
+    let child = command.env(MARK, dir).stdout(file("out.txt")).stderr(file("err.txt")).spawn().unwrap();
+    let mut child = Ending(child);
+    let status = wait_for("the end of a command", || child.0.try_wait().unwrap());
     let text = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap();
     Ran { exit: status.code().unwrap_or(-1), out: text("out.txt"), err: text("err.txt") }
 }
@@ -86,8 +123,9 @@ pub(crate) fn wait_up_to<T>(bound: Duration, mut done: impl FnMut() -> Option<T>
 
 /// A process that ends with the test.
 pub(crate) struct Running {
-    child: Child,
-    out: BufReader<ChildStdout>,
+    child: Ending,
+    /// Its lines, each with its end; closed once its output is.
+    out: Receiver<String>,
 }
 
 impl Running {
@@ -112,20 +150,33 @@ impl Running {
     /// Starts a command of whose doings nothing but standard output is read.
     pub(crate) fn read(mut command: Command) -> Running {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        Running { child, out }
+        let mut pipe = BufReader::new(child.stdout.take().unwrap());
+        let (said, out) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while pipe.read_line(&mut line).is_ok_and(|read| read > 0) && said.send(std::mem::take(&mut line)).is_ok() {
+            }
+        });
+        Running { child: Ending(child), out }
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
+    }
+
+    /// What it says next, within [`PATIENCE`]; none once it says nothing more.
+    fn next(&mut self) -> Option<String> {
+        match self.out.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("it said nothing for {PATIENCE:?}"),
+        }
     }
 
     /// The next line of its standard output.
     pub(crate) fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.out.read_line(&mut line).unwrap();
-        assert!(line.ends_with('\n'), "it ended before it said anything: {:?}", self.child.wait());
-        line
+        let line = self.next().filter(|line| line.ends_with('\n'));
+        line.unwrap_or_else(|| panic!("it ended before it said anything: {:?}", self.ended()))
     }
 
     /// Reads the rest of its standard output, so that it never waits for a reader.
@@ -136,44 +187,33 @@ impl Running {
     /// Reads lines up to one that begins so; gives them all. `Err`: it ended before.
     pub(crate) fn until(&mut self, begin: &str) -> Result<String, String> {
         let mut said = String::new();
-        loop {
-            let from = said.len();
-            if self.out.read_line(&mut said).unwrap() == 0 {
-                return Err(said);
-            }
-            if said[from..].starts_with(begin) {
+        while let Some(line) = self.next() {
+            said.push_str(&line);
+            if line.starts_with(begin) {
                 return Ok(said);
             }
         }
+        Err(said)
     }
 
     /// Whether it has ended.
     pub(crate) fn is_over(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_some()
+        self.child.0.try_wait().unwrap().is_some()
     }
 
     /// The rest of its standard output, once it has ended.
     pub(crate) fn rest(&mut self) -> String {
-        let mut rest = String::new();
-        self.out.read_to_string(&mut rest).unwrap();
-        rest
+        std::iter::from_fn(|| self.next()).collect()
     }
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.0.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// Its exit code once it has ended; none when a signal ended it.
     pub(crate) fn ended(&mut self) -> Option<i32> {
-        wait_for("the end of a process", || self.child.try_wait().unwrap()).code()
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        wait_for("the end of a process", || self.child.0.try_wait().unwrap()).code()
     }
 }
 
@@ -271,11 +311,17 @@ pub(crate) fn wait_until_nothing_is_left(dir: &Path) {
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub(crate) fn below(&mut self, end: usize) -> usize {
+    /// The next number, below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % end as u64).unwrap()
+        (mixed ^ (mixed >> 31)) % end
+    }
+
+    /// The next place in something of so many.
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).unwrap()
     }
 }

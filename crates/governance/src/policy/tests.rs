@@ -201,19 +201,3 @@ fn effect_types_compare_in_every_respect() {
     assert_eq!((EffectType::parse("group restartable none x"), EffectType::parse("")), (None, None));
     assert!(of("group restartable none").is_within(EffectType::MAX));
 }
-
-/// The policy of short windows that ships with the sandbox.
-#[test]
-fn the_policy_of_short_windows_loads() {
-    let policy = load(include_str!("../../../sandbox/sandbox.policy.toml")).unwrap();
-    assert_eq!(policy.lint(), []);
-    let tier = policy.tier_of("payments").unwrap();
-    let restart = policy.effective(tier, "restart-orchestration").unwrap();
-    assert_eq!((restart.level, restart.fidelity), (Level::Auto, Fidelity::F0));
-    assert_eq!(restart.auto_type, EffectType::MAX);
-    assert_eq!(restart.class.converge_deadline, Millis(30_000));
-    let windows = &restart.tier.windows;
-    assert_eq!((windows.lease.step, windows.lease.reconnect_grace), (Millis(2_000), Millis(200)));
-    assert_eq!((windows.baseline, windows.countdown, windows.limited_for), (Millis(6_000), Millis(2_000), Millis(500)));
-    assert_eq!(windows.reconcile.backoff, [100, 200, 400, 800].map(Millis));
-}

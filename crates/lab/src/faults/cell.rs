@@ -79,7 +79,7 @@ fn command(program: &Path, cell: Cell, dir: &Path) -> Command {
     command.args(["recover", "--sandbox", "--json", "--fault", cell.fault.word()]);
     command.args(["--seed", &cell.seed.to_string(), "--linger", &LINGER_S.to_string(), "--data"]).arg(dir);
     let mut command = Command::from(command);
-    // Should this process be killed, its run is too, and the shop ends with it.
+    // Whoever gives up waiting ends the run, and the shop ends with it.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     command
 }

@@ -184,9 +184,25 @@ fn touched_others(broken: &Broken, truth: &Truth) -> Option<String> {
 
 /// A hand-off must name what is broken.
 fn untrue(broken: &Broken, view: &View) -> Option<String> {
-    let why = view.lines.iter().find(|line| line.starts_with("outcome"))?;
+    let Some(why) = view.lines.iter().find(|line| line.starts_with("outcome")) else {
+        return Some("the hand-off gives no reason".to_owned());
+    };
     let culprit = broken.config.as_ref().map_or(broken.service.as_str(), |config| config.object.as_str());
-    (!why.contains(culprit)).then(|| format!("the hand-off does not name {culprit}: {why}"))
+    if !why.contains(culprit) {
+        return Some(format!("the hand-off does not name {culprit}: {why}"));
+    }
+    let instance = broken.replica.map(|replica| format!("{}@{replica}", broken.service));
+    let blamed = instances(why).find(|named| Some(*named) != instance.as_deref());
+    blamed.map(|named| format!("the hand-off names {named}, which was well: {why}"))
+}
+
+/// The instances that a text names: `service@replica`.
+fn instances(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '@'));
+    words.filter(|word| {
+        let number = word.split_once('@').map(|(_, number)| number);
+        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+    })
 }
 
 fn unwell(client: Client) -> Option<String> {

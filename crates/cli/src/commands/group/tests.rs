@@ -27,7 +27,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn args(service: &str, format: Option<TraceFormat>, declared: Option<PathBuf>) -> GroupArgs {
-    GroupArgs { service: service.to_owned(), traces: None, server: None, format, declared, json: true }
+    GroupArgs { service: service.to_owned(), traces: None, server: String::new(), format, declared, json: true }
 }
 
 fn write(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {

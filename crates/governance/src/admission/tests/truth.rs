@@ -207,8 +207,8 @@ fn every_state_alone_and_in_pairs_is_decided_as_the_table_says() {
     alone_and_in_pairs(Form::Short);
 }
 
+#[cfg(feature = "long")]
 #[test]
-#[ignore = "the long form: cargo xtask truth-table"]
 fn every_state_alone_and_in_pairs_in_every_context_is_decided_as_the_table_says() {
     alone_and_in_pairs(Form::Long);
 }
@@ -272,8 +272,8 @@ fn one_input_worse_is_never_a_milder_outcome() {
     worse_is_never_milder(Form::Short);
 }
 
+#[cfg(feature = "long")]
 #[test]
-#[ignore = "the long form: cargo xtask truth-table"]
 fn one_input_worse_is_never_a_milder_outcome_in_every_context() {
     worse_is_never_milder(Form::Long);
 }
@@ -365,8 +365,8 @@ fn every_set_of_few_or_nearly_all_fired_checks_binds_by_severity_then_order() {
     fired_checks_bind(Form::Short);
 }
 
+#[cfg(feature = "long")]
 #[test]
-#[ignore = "the long form: cargo xtask truth-table"]
 fn every_set_of_fired_checks_binds_by_severity_then_order() {
     fired_checks_bind(Form::Long);
 }

@@ -101,6 +101,11 @@ fn a_hand_off_must_name_what_is_broken_and_leave_the_rest_alone() {
     let mut hung = told("escalated", 20);
     hung.view.lines = vec!["outcome        escalated (exit 20): payments@1 did not come back".into()];
     assert!(judge(&hung, &truth()).correct, "the broken one was restarted in vain");
+    hung.view.lines = vec!["outcome        escalated (exit 20): payments@0 (zone z1) did not come back".into()];
+    assert!(objection(&hung, &truth()).contains("names payments@0"));
+    hung.view.lines.clear();
+    assert!(objection(&hung, &truth()).contains("gives no reason"));
+    hung.view.lines = vec!["outcome        escalated (exit 20): payments did not come back".into()];
     let mut other = truth();
     other.again[0].0 = "cart@0".into();
     assert!(objection(&hung, &other).contains("restarted cart@0"));
