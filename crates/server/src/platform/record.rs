@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// LIMIT: any number in a second of the record; a larger one is no count of requests and no latency.
 const RECORD_NUMBER_MAX: u64 = 1_000_000_000_000;
+/// LIMIT: the beginning of a second of the record, the end of the year 9999; a later one is no time.
+const RECORD_SECOND_MAX_MS: i64 = 253_402_300_799_000;
 
 /// One second of the record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,14 +87,14 @@ pub async fn read_record(url: &str, since: Timestamp) -> Result<Vec<RecordSecond
     parse(&body).ok_or_else(|| RecordError::Garbled(url.to_owned()))
 }
 
-/// A record, if that is what it is: sums over all its seconds stay numbers.
+/// A record, if that is what it is: sums over all its seconds stay numbers, and what follows a second is a time.
 fn parse(body: &[u8]) -> Option<Vec<RecordSecond>> {
     let record: Vec<RecordSecond> = serde_json::from_slice(body).ok()?;
-    let numbers = |second: &RecordSecond| {
-        let RecordSecond { second_ms: _, sent, ok, failed, shed, late, p50_ms, p99_ms, in_flight } = *second;
-        [sent, ok, failed, shed, late, p50_ms, p99_ms, in_flight]
+    let plain = |second: &RecordSecond| {
+        let RecordSecond { second_ms, sent, ok, failed, shed, late, p50_ms, p99_ms, in_flight } = *second;
+        let numbers = [sent, ok, failed, shed, late, p50_ms, p99_ms, in_flight];
+        (0..=RECORD_SECOND_MAX_MS).contains(&second_ms) && numbers.iter().all(|number| *number <= RECORD_NUMBER_MAX)
     };
-    let plain = |second: &RecordSecond| numbers(second).iter().all(|number| *number <= RECORD_NUMBER_MAX);
     record.iter().all(plain).then_some(record)
 }
 

@@ -63,6 +63,12 @@ fn a_number_that_counts_nothing_is_no_record() {
         assert!(parse(body(RECORD_NUMBER_MAX).as_bytes()).is_some(), "{name}");
         assert_eq!(parse(body(RECORD_NUMBER_MAX + 1).as_bytes()), None, "{name}");
     }
+    for (second_ms, is_time) in
+        [(-1, false), (0, true), (RECORD_SECOND_MAX_MS, true), (RECORD_SECOND_MAX_MS + 1, false)]
+    {
+        let body = format!(r#"[{{"second_ms": {second_ms}, "sent": 1}}]"#);
+        assert_eq!(parse(body.as_bytes()).is_some(), is_time, "{second_ms}");
+    }
     let most = RecordSecond {
         sent: RECORD_NUMBER_MAX,
         failed: RECORD_NUMBER_MAX,
