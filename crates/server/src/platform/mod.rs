@@ -14,12 +14,16 @@ use actuators::Fut;
 use actuators::control::{ControlError, Proxy, ProxyState, Status, Supervisor};
 use actuators::process::config::{Object, survey};
 use actuators::process::ledger;
-use base::Timestamp;
+use base::{Millis, Timestamp};
 use recovery::topology::Topology;
 use recovery::world::Capability;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// LIMIT: how much older than the reading the record's last second may be. A record has a row for every second, also
+/// of zeros; one that ends earlier says nothing of now, however good its last second was.
+const RECORD_BEHIND_MAX: Millis = Millis(3_000);
 
 /// The supervised platform of one topology file.
 #[derive(Clone, Debug)]
@@ -146,6 +150,14 @@ async fn proxy_state(directory: &Path) -> Result<ProxyState, ControlError> {
 }
 
 impl Reading {
+    /// The client's record if it reaches up to the reading: one that stopped is as good as none.
+    #[must_use]
+    pub fn current_record(&self) -> Option<&[RecordSecond]> {
+        let record = self.record.as_deref()?;
+        let stopped = record.last().is_some_and(|last| self.at.since(Timestamp(last.second_ms)) > RECORD_BEHIND_MAX);
+        (!stopped).then_some(record)
+    }
+
     /// Services with an instance that serves nobody: its probe fails, or it answers nothing but errors of its own.
     #[must_use]
     pub fn unavailable(&self) -> BTreeSet<String> {

@@ -59,7 +59,7 @@ pub fn onset(reading: &Reading, topology: &Topology) -> Option<Onset> {
         let late = probe.map_or(Millis(0), |probe| Millis(probe.every.0 + probe.timeout.0));
         Timestamp(instance.ready_since_ms).minus(late)
     });
-    let recorded = reading.record.as_deref().and_then(bad_since);
+    let recorded = reading.current_record().and_then(bad_since);
     probed.chain(recorded).min().map(|at| Onset { at })
 }
 
@@ -85,7 +85,10 @@ fn by_probe(reading: &Reading, depends: &BTreeSet<String>) -> (Option<bool>, Str
 }
 
 fn by_record(reading: &Reading, window: Millis) -> (Option<bool>, String) {
-    let Some(record) = &reading.record else { return (None, "the client's record does not answer".to_owned()) };
+    let Some(record) = reading.current_record() else {
+        let why = if reading.record.is_some() { "stopped" } else { "does not answer" };
+        return (None, format!("the client's record {why}"));
+    };
     // The newest second is still filling up.
     let to = Timestamp(record.last().map_or(0, |second| second.second_ms));
     let summary = summarize(record, to.minus(window), to);
@@ -108,6 +111,7 @@ fn bad_since(record: &[RecordSecond]) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::platform::RECORD_BEHIND_MAX;
     use actuators::control::{Instance, Status};
 
     fn reading(failed: u64) -> Reading {
@@ -133,6 +137,18 @@ mod tests {
             let answer = observe("o", &observer(source), &Reading::default(), &depends, None, Millis(2_000));
             assert_eq!(answer.impaired, None, "{source}");
         }
+    }
+
+    #[test]
+    fn a_record_that_stopped_is_unknown_and_no_onset() {
+        let later = |ms: u64| Reading { at: Timestamp(4_000).plus(Millis(ms)), ..reading(50) };
+        let judge = |reading: &Reading| {
+            observe("o", &observer("record"), reading, &BTreeSet::new(), None, Millis(2_000)).impaired
+        };
+        let (current, stopped) = (later(RECORD_BEHIND_MAX.0), later(RECORD_BEHIND_MAX.0 + 1));
+        assert_eq!((judge(&current), judge(&stopped)), (Some(true), None));
+        assert_eq!(onset(&current, &Topology::default()), Some(Onset { at: Timestamp(2_000) }));
+        assert_eq!(onset(&stopped, &Topology::default()), None);
     }
 
     #[test]

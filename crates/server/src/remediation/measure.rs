@@ -42,11 +42,11 @@ fn passed(subject: &str, reading: &Reading) -> Option<i64> {
 }
 
 /// How bad things are: services with an instance that is not ready, whether the client's objective is missed, and the
-/// share of its requests that went wrong. `None` without supervisor, record or requests: nobody can say.
+/// share of its requests that went wrong. `None` without supervisor, current record or requests: nobody can say.
 #[must_use]
 pub(crate) fn severity(reading: &Reading, window: Millis, onset: Timestamp) -> Option<Severity> {
     reading.status.as_ref()?;
-    let record = reading.record.as_deref()?;
+    let record = reading.current_record()?;
     let to = Timestamp(record.last()?.second_ms);
     let from = to.minus(window).max(onset);
     let summary = summarize(record, from, to);

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::error::JobError;
 use super::report::Reporter;
-use crate::platform::{Reading, RecordSecond, summarize};
+use crate::platform::{Reading, summarize};
 use crate::remediation::wire::ConvergeParam;
 use base::{Digest, Millis, Timestamp};
 use client::Job;
@@ -22,14 +22,15 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &ConvergeParam) 
     let began = env.now();
     let deadline = began.plus(Millis(param.deadline_ms));
     let onset = Timestamp(param.onset_ms);
-    let mut in_a_row = 0;
+    let (mut in_a_row, mut counted_ms) = (0, i64::MIN);
     let mut checks;
     loop {
         let now = env.now();
         let reading = shared.platform.read(now, onset.minus(Millis(param.baseline_ms))).await;
-        checks = judge(shared, &reading, param, began);
+        let client = client_side(&reading, param, began);
+        checks = judge(shared, &reading, param, client.as_ref());
         let met = checks.iter().all(|check| check.met);
-        in_a_row = if met { in_a_row + 1 } else { 0 };
+        (in_a_row, counted_ms) = count(in_a_row, counted_ms, client.filter(|_| met).map(|client| client.second_ms));
         if in_a_row >= param.samples || now >= deadline || job.lease.is_lost() {
             break;
         }
@@ -53,7 +54,29 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &ConvergeParam) 
     Ok(reporter.send(vec![record.into()]).await?)
 }
 
-fn judge(shared: &Shared, reading: &Reading, param: &ConvergeParam, began: Timestamp) -> Vec<Converged> {
+/// What the newest settled second of the client's record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ClientSide {
+    /// The second's beginning.
+    second_ms: i64,
+    /// Bad requests, in parts per million of those sent.
+    bad_ppm: i64,
+    shed: i64,
+    in_flight: i64,
+    in_flight_max: i64,
+}
+
+/// The samples in a row and the last second that counted, after a sample that met every check by this second or met
+/// not all. A second is one sample however often it is looked at.
+fn count(in_a_row: u64, counted_ms: i64, met: Option<i64>) -> (u64, i64) {
+    match met {
+        None => (0, counted_ms),
+        Some(second_ms) if second_ms <= counted_ms => (in_a_row, counted_ms),
+        Some(second_ms) => (in_a_row + 1, second_ms),
+    }
+}
+
+fn judge(shared: &Shared, reading: &Reading, param: &ConvergeParam, client: Option<&ClientSide>) -> Vec<Converged> {
     let at = reading.at;
     let check = |name: &str, value: i64, bound: i64, unit: &str| Converged {
         name: name.to_owned(),
@@ -65,10 +88,8 @@ fn judge(shared: &Shared, reading: &Reading, param: &ConvergeParam, began: Times
         met: value >= 0 && value <= bound,
     };
     // A missing reading is no good reading: -1 is never met.
-    let (bad, shed, backlog, usual) = match reading.record.as_deref() {
-        Some(record) => client_side(record, param, began),
-        None => (-1, -1, -1, 0),
-    };
+    let (bad, shed, backlog, usual) =
+        client.map_or((-1, -1, -1, 0), |client| (client.bad_ppm, client.shed, client.in_flight, client.in_flight_max));
     let unready = match &reading.status {
         Some(_) => i64::try_from(reading.unavailable().len()).unwrap_or(i64::MAX),
         None => -1,
@@ -82,20 +103,25 @@ fn judge(shared: &Shared, reading: &Reading, param: &ConvergeParam, began: Times
     ]
 }
 
-/// Bad share, shed requests and requests in flight of the newest settled second since the proof began; and the bound
-/// of the last.
-fn client_side(record: &[RecordSecond], param: &ConvergeParam, began: Timestamp) -> (i64, i64, i64, i64) {
+/// The newest settled second since the proof began; `None` if there is none, nothing was sent in it, or the record
+/// stopped.
+fn client_side(reading: &Reading, param: &ConvergeParam, began: Timestamp) -> Option<ClientSide> {
+    let record = reading.current_record()?;
     let onset = Timestamp(param.onset_ms);
     let usual = summarize(record, onset.minus(Millis(param.baseline_ms)), onset);
     // The newest second is filling up and requests of the one before may still be answered.
-    let Some(second) = record.len().checked_sub(2).and_then(|at| record.get(at)) else { return (-1, -1, -1, 0) };
-    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let backlog_max = signed(usual.in_flight.saturating_mul(2).max(second.sent / 4) + BACKLOG_SLACK);
+    let [.., second, last] = record else { return None };
     if second.second_ms < began.0 - 1_000 || second.sent == 0 {
-        return (-1, -1, -1, backlog_max);
+        return None;
     }
-    let bad = (second.failed + second.late).saturating_mul(1_000_000) / second.sent;
-    (signed(bad), signed(second.shed), signed(record.last().map_or(0, |second| second.in_flight)), backlog_max)
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    Some(ClientSide {
+        second_ms: second.second_ms,
+        bad_ppm: signed((second.failed + second.late).saturating_mul(1_000_000) / second.sent),
+        shed: signed(second.shed),
+        in_flight: signed(last.in_flight),
+        in_flight_max: signed(usual.in_flight.saturating_mul(2).max(second.sent / 4) + BACKLOG_SLACK),
+    })
 }
 
 /// Accepted writes whose fence is lower than one accepted before, over the ledgers of what the plan changed.
@@ -114,7 +140,7 @@ fn falls(shared: &Shared, param: &ConvergeParam) -> i64 {
 
 /// Requests that went wrong or were shed since the first step, beyond the share that was usual before the onset.
 fn harm(reading: &Reading, param: &ConvergeParam) -> i64 {
-    let Some(record) = reading.record.as_deref() else { return i64::MAX };
+    let Some(record) = reading.current_record() else { return i64::MAX };
     let onset = Timestamp(param.onset_ms);
     let usual = summarize(record, onset.minus(Millis(param.baseline_ms)), onset);
     let during = summarize(record, Timestamp(param.commit_began_ms), reading.at);
@@ -122,3 +148,6 @@ fn harm(reading: &Reading, param: &ConvergeParam) -> i64 {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     signed(during.bad + during.shed) - signed(expected)
 }
+
+#[cfg(test)]
+mod tests;

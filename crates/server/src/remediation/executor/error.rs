@@ -43,7 +43,7 @@ pub(super) enum JobError {
     #[error("{0} cannot be read: what controls it does not answer")]
     Unread(String),
     /// Neither severity nor its absence is known.
-    #[error("nobody can say how bad things are: supervisor or record do not answer")]
+    #[error("nobody can say how bad things are: supervisor or record do not answer, or the record stopped")]
     Blind,
     /// A record of the journal is not in its one form.
     #[error("record {0} of the journal cannot be read")]

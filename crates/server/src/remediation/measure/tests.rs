@@ -99,6 +99,8 @@ fn nobody_can_say_without_supervisor_or_record() {
     assert_eq!(without(|reading| reading.status = None), None);
     assert_eq!(without(|reading| reading.record = None), None);
     assert_eq!(without(|reading| reading.record = Some(Vec::new())), None);
+    assert!(without(|reading| reading.at = Timestamp(8_000)).is_some());
+    assert_eq!(without(|reading| reading.at = Timestamp(8_001)), None, "the record stopped");
     let idle = without(|reading| {
         for second in reading.record.iter_mut().flatten() {
             *second = RecordSecond { second_ms: second.second_ms, ..RecordSecond::default() };
