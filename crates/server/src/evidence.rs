@@ -1,7 +1,7 @@
 //! Checkpoints of the evidence log, and an incident's bundle.
 
 use crate::app::App;
-use crate::engine::{Engine, SubmitError};
+use crate::engine::{Engine, Stopped, SubmitError};
 use base::Digest;
 use base::canon::Canon as _;
 use governance::bundle::{ExportError, Input, export};
@@ -32,10 +32,13 @@ pub enum EvidenceError {
     /// Checkpoint and entries do not belong together.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// The reading was stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// LIMIT: records of the evidence log in memory at once.
-const RECORDS_AT_ONCE: usize = 256;
+const RECORDS_AT_ONCE: u64 = 256;
 
 /// Records of the evidence log that are no longer what their leaf in the log says.
 ///
@@ -43,17 +46,27 @@ const RECORDS_AT_ONCE: usize = 256;
 /// The database cannot be read.
 pub fn altered(engine: &Engine) -> Result<Vec<String>, store::Error> {
     let mut found = Vec::new();
-    let mut leaves = (0_u64..).zip(engine.leaf_hashes());
-    for start in (0..engine.log_size()).step_by(RECORDS_AT_ONCE) {
-        let end = engine.log_size().min(start + RECORDS_AT_ONCE as u64);
-        let records = engine.entries(start..end)?;
-        for (record, (index, leaf)) in records.iter().zip(leaves.by_ref()) {
-            if governance::log::leaf_hash(record) != leaf {
-                found.push(format!("evidence_altered: record {index} of the log"));
-            }
+    let leaves = engine.leaf_hashes();
+    let mut leaves = leaves.iter();
+    walk(engine, RECORDS_AT_ONCE, |index, record| {
+        if leaves.next().is_some_and(|leaf| governance::log::leaf_hash(&record) != *leaf) {
+            found.push(format!("evidence_altered: record {index} of the log"));
         }
-    }
+    })?;
     Ok(found)
+}
+
+/// Shows every durable record with its index, in the order of the log, `at_once` of them in memory.
+fn walk(engine: &Engine, at_once: u64, mut see: impl FnMut(u64, Vec<u8>)) -> Result<(), store::Error> {
+    let (mut start, size) = (0, engine.log_size());
+    while start < size {
+        let end = size.min(start.saturating_add(at_once));
+        for (index, record) in (start..).zip(engine.entries(start..end)?) {
+            see(index, record);
+        }
+        start = end;
+    }
+    Ok(())
 }
 
 /// Signs the log as it is now, if it extends what was signed before.
@@ -82,6 +95,12 @@ pub(crate) async fn checkpoint(app: &App) -> Result<(Checkpoint, String), Eviden
 /// As [`EvidenceError`] says.
 pub(crate) async fn bundle(app: &App, incident: &str) -> Result<Vec<u8>, EvidenceError> {
     let (_, note) = checkpoint(app).await?;
+    let (reader, incident) = (app.clone(), incident.to_owned());
+    app.env.compute(move || gathered(&reader, &incident, &note)).await?
+}
+
+/// The bundle as bytes; reads the whole log.
+fn gathered(app: &App, incident: &str, note: &str) -> Result<Vec<u8>, EvidenceError> {
     let mut entries = app.engine.incident_entries(incident)?;
     if entries.is_empty() {
         return Err(EvidenceError::Unknown(incident.to_owned()));
@@ -91,7 +110,7 @@ pub(crate) async fn bundle(app: &App, incident: &str) -> Result<Vec<u8>, Evidenc
     for digest in &named {
         blobs.extend(app.engine.blob(digest)?);
     }
-    entries.extend(rested_on(app, &entries)?);
+    entries.extend(rested_on(app, RECORDS_AT_ONCE, &entries)?);
     entries.sort();
     entries.dedup();
     let earlier: Vec<u64> = entries.iter().filter_map(|(_, bytes)| sealed_size(bytes)).collect();
@@ -102,7 +121,7 @@ pub(crate) async fn bundle(app: &App, incident: &str) -> Result<Vec<u8>, Evidenc
         incident,
         entries: &entries,
         tree: &tree,
-        checkpoint: &note,
+        checkpoint: note,
         earlier: &earlier,
         blobs: &blobs,
         keyrings: &keyrings,
@@ -136,13 +155,13 @@ pub async fn record_policy(app: &App) -> Result<(), EvidenceError> {
 
 /// Records of no incident that this one rests on: the active policy, the holds that were in force when it began, and
 /// those placed or lifted while it ran.
-fn rested_on(app: &App, incident: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, store::Error> {
+fn rested_on(app: &App, at_once: u64, incident: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>)>, store::Error> {
     let (first, last) = (incident.first().map_or(0, |it| it.0), incident.last().map_or(0, |it| it.0));
     let active = app.policy.digest();
     let mut found = Vec::new();
     let mut before: BTreeMap<String, (u64, Vec<u8>)> = BTreeMap::new();
-    for (index, bytes) in (0..).zip(app.engine.entries(0..app.engine.log_size())?) {
-        let Some(statement) = crate::incidents::statement(&bytes) else { continue };
+    walk(&app.engine, at_once, |index, bytes| {
+        let Some(statement) = crate::incidents::statement(&bytes) else { return };
         match statement.record {
             Record::PolicyChange(change) if change.digest == active => found.push((index, bytes)),
             Record::Hold(hold) if index < first => drop(before.insert(hold.scope, (index, bytes))),
@@ -150,7 +169,7 @@ fn rested_on(app: &App, incident: &[(u64, Vec<u8>)]) -> Result<Vec<(u64, Vec<u8>
             Record::Hold(_) | Record::Resume(_) if index <= last => found.push((index, bytes)),
             _ => {}
         }
-    }
+    })?;
     found.extend(before.into_values());
     Ok(found)
 }

@@ -64,7 +64,7 @@ async fn the_policy_is_recorded_once_and_again_only_when_it_changed() {
         panic!("no change of policy")
     };
     assert_eq!((change.previous, change.digest), (Some(before), app.policy.digest()));
-    assert_eq!(rested_on(&app, &[]).unwrap().iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1]);
+    assert_eq!(rested_on(&app, RECORDS_AT_ONCE, &[]).unwrap().iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1]);
 }
 
 #[tokio::test]
@@ -97,6 +97,16 @@ async fn a_bundle_has_the_holds_that_were_in_force_or_changed_while_the_incident
     let listed: Vec<u64> =
         records(&bundle(&app, "i1").await.unwrap()).unwrap().iter().map(|(index, _)| *index).collect();
     assert_eq!(listed, [0, 3, 4, 5, 6], "not what ended before, and not what came after");
+    let own = app.engine.incident_entries("i1").unwrap();
+    for at_once in [1, 2, 3, RECORDS_AT_ONCE] {
+        let mut seen = Vec::new();
+        walk(&app.engine, at_once, |index, bytes| seen.push((index, bytes))).unwrap();
+        let all: Vec<_> = (0..).zip(app.engine.entries(0..app.engine.log_size()).unwrap()).collect();
+        assert_eq!(seen, all, "{at_once} at once");
+        let mut found: Vec<u64> = rested_on(&app, at_once, &own).unwrap().iter().map(|(index, _)| *index).collect();
+        found.sort_unstable();
+        assert_eq!(found, [0, 4, 5], "{at_once} at once");
+    }
 }
 
 #[tokio::test]
