@@ -6,6 +6,7 @@ mod decision;
 mod inputs;
 mod settle;
 
+pub(crate) use checks::max_delay;
 pub use decision::{Authority, Decision, MutatedParam, Numbers, Outcome, Reason, Unit};
 pub use inputs::*;
 pub use settle::{Check, Settled, settle};

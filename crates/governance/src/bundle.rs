@@ -8,7 +8,7 @@ mod verify;
 
 pub use export::{ExportError, Input, export};
 pub use listing::records;
-pub use replay::{Difference, Judged, Judgment, Replay, Unsupported, Verdict, WhatIf, replay};
+pub use replay::{Difference, Differing, Judged, Judgment, Replay, Unsupported, Verdict, WhatIf, replay};
 pub use verify::{Trust, TrustError, Verified, VerifyError, verify};
 
 /// Largest bundle that is read.

@@ -555,7 +555,7 @@ impl Run<'_> {
 }
 
 /// Milliseconds left for the commit.
-fn max_delay(rules: &Rules, elapsed: u64) -> u64 {
+pub(crate) fn max_delay(rules: &Rules, elapsed: u64) -> u64 {
     let left = rules.t_budget.0.saturating_sub(elapsed).saturating_sub(rules.approval_allowance.0);
     rules.max_delay.0.min(left)
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 mod what_if;
 
-pub use what_if::{Unsupported, WhatIf};
+pub use what_if::{Differing, Unsupported, WhatIf};
 
 base::word_enum! {
     /// What is judged again.

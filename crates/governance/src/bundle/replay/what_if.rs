@@ -2,9 +2,9 @@
 //! stand as recorded, so a policy under which one of those would have been another is refused here.
 
 use super::Replay;
-use crate::admission::{Decision, Inputs, LiveInvariant, Reason, Rules, decide};
+use crate::admission::{Decision, Forecast, Inputs, LiveInvariant, Reason, ReportFacts, Rules, decide, max_delay};
 use crate::invariants::Needs;
-use crate::policy::{Effective, Policy};
+use crate::policy::{AutoWindows, Effective, Policy, Windows};
 
 /// One decision under another policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +43,13 @@ base::word_enum! {
     /// In what two policies differ beyond the decision.
     pub enum Differing {
         /// The kernel would check by other limits.
-        Kernel = 1 "they differ in the kernel's limits or the class's effect types",
+        Kernel = 1 "they differ in the kernel's limits or times, or in the class's actions, mutable parameters or effect types",
         /// Invariants would be evaluated by other bounds.
         Invariants = 2 "they differ in how invariants are evaluated",
         /// The model would be fitted or run otherwise.
         Model = 3 "they differ in the windows that the model is fitted to and judges by",
+        /// A bound is exceeded, and fixes were searched for another.
+        Fixes = 4 "they differ in a bound that the preview exceeds, and fixes were only searched for the recorded one",
     }
 }
 
@@ -122,21 +124,53 @@ impl Replay {
         let invariants: Vec<LiveInvariant> =
             other.class.invariants.iter().map(evaluated).collect::<Result<_, Unsupported>>()?;
         let rules = Rules { approval_allowance: rules.approval_allowance, ..Rules::of(&other) };
+        if is_unsearched(inputs, &Rules::of(&own), &rules) {
+            return Err(Unsupported::Differs(Differing::Fixes));
+        }
         Ok(Inputs { rules: Some(rules), invariants, ..inputs.clone() })
     }
 }
 
 fn differing(own: &Effective, other: &Effective) -> Option<Differing> {
-    let by = |effective: &Effective| (effective.tier.kernel.clone(), effective.auto_type);
-    if by(own) != by(other) {
+    let model = |of: &Effective| (of.tier.windows.baseline, of.tier.windows.impaired_for, of.tier.limits.t_budget);
+    if model(own) != model(other) {
+        return Some(Differing::Model);
+    }
+    let checked = |of: &Effective| {
+        let class = (of.class.actions.clone(), of.class.mutable.clone(), of.auto_type);
+        (of.tier.kernel.clone(), of.tier.envelope.scope_ratio_max, recorded_windows(of), class)
+    };
+    if checked(own) != checked(other) {
         return Some(Differing::Kernel);
     }
     let shared = |id: &&String| other.class.invariants.contains(id);
     let rule = |of: &Effective, id: &String| of.rules.iter().find(|rule| rule.id == *id).cloned();
     let same_rule = |id: &String| rule(own, id) == rule(other, id);
-    if Needs::of(own) != Needs::of(other) || !own.class.invariants.iter().filter(shared).all(same_rule) {
-        return Some(Differing::Invariants);
-    }
-    let model = |of: &Effective| (of.tier.windows.baseline, of.tier.windows.impaired_for, of.tier.limits.t_budget);
-    (model(own) != model(other)).then_some(Differing::Model)
+    let same = Needs::of(own) == Needs::of(other) && own.class.invariants.iter().filter(shared).all(same_rule);
+    (!same).then_some(Differing::Invariants)
+}
+
+/// The windows without those that only the decision itself reads: the kernel takes its times from the rest, and the
+/// model's steps take theirs from the kernel.
+fn recorded_windows(of: &Effective) -> Windows {
+    Windows { auto: AutoWindows::default(), ..of.tier.windows.clone() }
+}
+
+/// Whether a forecast exceeds a bound that is not the recorded one: a preview under the other policy would have
+/// searched for a change that keeps that bound, and nobody did.
+fn is_unsearched(inputs: &Inputs, own: &Rules, other: &Rules) -> bool {
+    let left = inputs.time.as_ref().map_or(0, |time| max_delay(other, time.elapsed.0));
+    let exceeds = |report: &ReportFacts| {
+        let over = |forecast: &Option<Forecast>, own: u64, bound: u64, limit: u64| {
+            own != bound && forecast.as_ref().is_some_and(|forecast| forecast.value > limit)
+        };
+        let plain = |forecast: &Option<Forecast>, own: u64, bound: u64| over(forecast, own, bound, bound);
+        plain(&report.retries, own.retry_amplification_max_ppm, other.retry_amplification_max_ppm)
+            || plain(&report.backlog, own.backlog_max, other.backlog_max)
+            || plain(&report.drain, own.drain_max.0, other.drain_max.0)
+            || plain(&report.convergence, own.converge_deadline.0, other.converge_deadline.0)
+            // The search is for the policy's time, the decision for what is left of it.
+            || over(&report.delay, own.max_delay.0, other.max_delay.0, left)
+    };
+    inputs.reports.iter().any(exceeds)
 }

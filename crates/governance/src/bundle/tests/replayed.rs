@@ -1,5 +1,5 @@
 use super::*;
-use crate::bundle::{Difference, Judgment, Unsupported, Verdict, replay};
+use crate::bundle::{Difference, Differing, Judgment, Unsupported, Verdict, replay};
 
 fn decision(change: fn(&mut Decision)) -> impl Fn(&mut Record) {
     move |record: &mut Record| {
@@ -73,29 +73,69 @@ fn another_policy_is_a_what_if_or_it_is_said_that_it_cannot_be() {
     let same = under(|_| ()).unwrap();
     assert!(same.iter().all(|what_if| !what_if.is_changed() && what_if.decided == what_if.recorded));
 
-    let strict = under(|policy| {
-        policy.tiers.get_mut("bronze").unwrap().economics.retry_amplification_max_ppm = 1_500_000;
-    });
+    let strict = under(|policy| policy.tiers.get_mut("bronze").unwrap().envelope.a_ceiling = Ratio::clamped(1_000));
     let strict = strict.unwrap().pop().unwrap();
     assert!(strict.is_changed());
-    assert_eq!(strict.decided.binding.as_ref().map(|reason| reason.code), Some(Code::G209));
-    assert_eq!((strict.lost(), strict.gained()), (vec![], vec!["G209 retries 160% (limit 150%)".to_owned()]));
+    assert_eq!(strict.decided.binding.as_ref().map(|reason| reason.code), Some(Code::G207));
+    assert_eq!(
+        (strict.lost(), strict.gained()),
+        (vec![], vec!["G207 could make it worse 1.9% (limit 0.1%)".to_owned()])
+    );
 
     let observing = replay.under(&policy("observe")).unwrap().pop().unwrap();
     assert!(observing.is_changed() && observing.decided.outcome == Outcome::Commit);
 
     let code = |found: Result<Vec<crate::bundle::WhatIf>, Unsupported>| found.unwrap_err().code();
     assert_eq!(code(under(|policy| drop(policy.tiers.remove("bronze")))), "ST-1502");
-    let kernel = under(|policy| policy.tiers.get_mut("bronze").unwrap().kernel.headroom_ppm += 1);
-    assert_eq!(code(kernel), "ST-1503");
-    let windows = under(|policy| policy.tiers.get_mut("bronze").unwrap().windows.impaired_for = Millis(1));
-    assert_eq!(code(windows), "ST-1503");
+    let kernel: [fn(&mut Policy); 8] = [
+        |policy| policy.tiers.get_mut("bronze").unwrap().kernel.headroom_ppm += 1,
+        |policy| policy.tiers.get_mut("bronze").unwrap().envelope.scope_ratio_max += 1,
+        |policy| policy.tiers.get_mut("bronze").unwrap().windows.impaired_for = Millis(1),
+        |policy| policy.tiers.get_mut("bronze").unwrap().windows.ready_for = Millis(1),
+        |policy| policy.tiers.get_mut("bronze").unwrap().windows.guard.window = Millis(1),
+        |policy| policy.tiers.get_mut("bronze").unwrap().windows.graph.snapshot_age_max = Millis(1),
+        |policy| policy.classes.get_mut("traffic-shed").unwrap().mutable.clear(),
+        |policy| policy.classes.get_mut("traffic-shed").unwrap().actions.clear(),
+    ];
+    for (at, change) in kernel.into_iter().enumerate() {
+        assert_eq!(code(under(change)), "ST-1503", "{at}");
+    }
+    let pairs = under(|policy| policy.tiers.get_mut("bronze").unwrap().windows.auto.pairs_min += 1);
+    assert!(pairs.is_ok(), "only the decision reads it");
     let sources = under(|policy| policy.tiers.get_mut("bronze").unwrap().envelope.sources_min += 1);
     assert_eq!(code(sources), "ST-1503");
     let invariants = under(|policy| {
         policy.classes.get_mut("traffic-shed").unwrap().invariants.push("progress".into());
     });
     assert_eq!(code(invariants), "ST-1504");
+}
+
+#[test]
+fn a_bound_for_which_no_fix_was_searched_is_no_what_if_once_it_is_exceeded() {
+    let replay = replay(&good().bytes, None).unwrap();
+    let under = |change: fn(&mut crate::policy::Tier)| {
+        let mut other = policy("auto");
+        change(other.tiers.get_mut("bronze").unwrap());
+        replay.under(&other)
+    };
+    let exceeded: [fn(&mut crate::policy::Tier); 2] =
+        [|tier| tier.economics.retry_amplification_max_ppm = 1_599_999, |tier| tier.limits.max_delay = Millis(37_999)];
+    for change in exceeded {
+        let refused = under(change).unwrap_err();
+        assert_eq!((refused.code(), &refused), ("ST-1503", &Unsupported::Differs(Differing::Fixes)));
+    }
+    let kept: [fn(&mut crate::policy::Tier); 4] = [
+        |tier| tier.economics.retry_amplification_max_ppm = 1_600_000,
+        |tier| tier.economics.retry_amplification_max_ppm += 1,
+        |tier| tier.economics.backlog_max = 0,
+        |tier| tier.limits.max_delay = Millis(38_000),
+    ];
+    for change in kept {
+        assert!(under(change).unwrap().iter().all(|what_if| !what_if.is_changed()));
+    }
+    let mut slow = policy("auto");
+    slow.classes.get_mut("traffic-shed").unwrap().converge_deadline = Millis(8_999);
+    assert_eq!(replay.under(&slow), Err(Unsupported::Differs(Differing::Fixes)));
 }
 
 /// A bundle that verifies but for its decision.
