@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use store::{Cause, Obstacle};
+use store::{Cause, Directory, DirectoryError, Obstacle};
 
 /// Name of the file in a data directory with the keys that its evidence is verified with.
 pub const TRUST_FILE: &str = "trust.keys";
@@ -54,6 +54,9 @@ pub enum InitError {
         /// What stands in the way.
         obstacle: Obstacle,
     },
+    /// Another process has it.
+    #[error(transparent)]
+    InUse(DirectoryError),
     /// A file that cannot be read or written.
     #[error("cannot use {}", path.display())]
     File {
@@ -113,16 +116,22 @@ pub struct Initialized {
 /// Makes keys and a first policy where there are none; changes nothing that is there.
 ///
 /// # Errors
-/// A directory that cannot be used, or no randomness.
+/// A directory that cannot be used or that another process has, or no randomness.
 pub fn init(data: &Path) -> Result<Initialized, InitError> {
     store::create_directory(data).map_err(|source| unwritable(data, source))?;
-    let made = !key_path(data, Role::Root).exists();
-    if made {
-        make_keys(data)?;
-    }
     let policy = data.join("policy.toml");
-    if !policy.exists() {
-        write(&policy, governance::policy::DEFAULT_TEXT)?;
+    let has_keys = || key_path(data, Role::Root).exists();
+    let mut made = false;
+    if !has_keys() || !policy.exists() {
+        // Two that start here at once must not mix their keys: what is missing is asked again under the lock.
+        let _held = Directory::take(data).map_err(|error| untaken(data, error))?;
+        made = !has_keys();
+        if made {
+            make_keys(data)?;
+        }
+        if !policy.exists() {
+            write(&policy, governance::policy::DEFAULT_TEXT)?;
+        }
     }
     Ok(Initialized {
         data: data.display().to_string(),
@@ -270,6 +279,13 @@ fn unwritable(path: &Path, source: std::io::Error) -> InitError {
     match obstacle.cause {
         Cause::Broken | Cause::Missing => InitError::File { path: path.to_owned(), source },
         Cause::Full | Cause::ReadOnly | Cause::TooLong | Cause::Forbidden => InitError::Unwritable { obstacle },
+    }
+}
+
+fn untaken(data: &Path, error: DirectoryError) -> InitError {
+    match error {
+        DirectoryError::Unusable { source, .. } => unwritable(data, source),
+        in_use @ DirectoryError::InUse { .. } => InitError::InUse(in_use),
     }
 }
 

@@ -51,7 +51,8 @@ fn refused(error: ServeError, data: &Path) -> Failure {
     let unusable = match &error {
         ServeError::Config(_) | ServeError::Topology(_) => true,
         ServeError::Init(error) => {
-            !matches!(error, InitError::Unwritable { .. } | InitError::Random(_) | InitError::Keyring(_))
+            use InitError::{InUse, Keyring, Random, Unwritable};
+            !matches!(error, InUse(_) | Unwritable { .. } | Random(_) | Keyring(_))
         }
         _ => false,
     };
@@ -64,6 +65,7 @@ fn refused(error: ServeError, data: &Path) -> Failure {
         ServeError::Init(InitError::Policy { .. } | InitError::PolicySyntax { .. } | InitError::Text(_)) => {
             "correct it, then stanch serve again; `stanch init --data NEW` writes a policy to start from".to_owned()
         }
+        ServeError::Init(InitError::InUse(_)) => format!("stanch serve --data {}, once it is free", data.display()),
         ServeError::Init(_) => {
             "stanch init --data NEW, which makes keys of its own; or restore this one from a backup".to_owned()
         }

@@ -17,6 +17,32 @@ fn a_start_that_died_while_keys_were_made_is_made_good_by_the_next() {
 }
 
 #[test]
+fn two_first_starts_at_once_leave_one_set_of_keys() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let together = std::sync::Barrier::new(2);
+        let start = || {
+            together.wait();
+            init(&data)
+        };
+        let both = std::thread::scope(|scope| {
+            let other = scope.spawn(start);
+            [start(), other.join().unwrap()]
+        });
+        let made = both.iter().filter(|one| one.as_ref().is_ok_and(|done| done.made)).count();
+        assert_eq!(made, 1, "{both:?}");
+        let refused = both.iter().filter_map(|one| one.as_ref().err());
+        assert!(refused.into_iter().all(|error| matches!(error, InitError::InUse(_))), "{both:?}");
+        let keys = load(&data).unwrap();
+        assert_eq!(load_keyring(&data).unwrap(), keys.keyring);
+        let trust = std::fs::read_to_string(data.join(TRUST_FILE)).unwrap();
+        assert!(trust.contains(&keys.origin), "{trust}");
+        assert!(!init(&data).unwrap().made);
+    }
+}
+
+#[test]
 fn a_full_disk_is_told_apart_from_a_file_in_the_way() {
     let full = unwritable(Path::new("/data/x"), std::io::Error::from_raw_os_error(28));
     assert!(matches!(&full, InitError::Unwritable { .. }) && full.to_string().contains("free space"), "{full}");
