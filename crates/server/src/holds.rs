@@ -174,25 +174,40 @@ pub async fn post(app: &App, record: &str) -> Result<Holds, HoldError> {
     if signed.common().incident.is_some() {
         return Err(refused(&"a hold is of no incident"));
     }
-    let (request, line) = change(app, &signed)?;
-    let version = current(app);
-    let entry = Entry { incident: None, seq: None, bytes: record.as_bytes().to_vec() };
-    let guard = Guard::Holds { version };
-    match app.engine.submit(vec![request], vec![entry], Vec::new(), vec![guard]).await {
-        Ok(_) => {}
-        Err(SubmitError::Guard(_)) => return Err(HoldError::Stale(current(app))),
-        Err(error) => return Err(error.into()),
-    }
+    let change = change(app, &signed)?;
+    let line = change.line.clone();
+    take(app, change, record).await?;
     tell(app, scope_of(signed.value()), &line);
     Ok(state(app))
+}
+
+/// What a record asks for.
+struct Change {
+    request: Request,
+    /// How it is told to whoever follows an incident in its scope.
+    line: String,
+    /// The version that the record carries.
+    version: u64,
+}
+
+/// Stores a change together with its record, if it is still the next one when it is written.
+async fn take(app: &App, change: Change, record: &str) -> Result<(), HoldError> {
+    let entry = Entry { incident: None, seq: None, bytes: record.as_bytes().to_vec() };
+    // WHY: the record's own version, not the state's: another word may have been stored since the state was read.
+    let guard = Guard::Holds { version: change.version.saturating_sub(1) };
+    match app.engine.submit(vec![change.request], vec![entry], Vec::new(), vec![guard]).await {
+        Ok(_) => Ok(()),
+        Err(SubmitError::Guard(_)) => Err(HoldError::Stale(current(app))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn current(app: &App) -> u64 {
     app.engine.holds().1
 }
 
-/// The write that the record asks for, and how it is told to whoever follows an incident in its scope.
-fn change(app: &App, signed: &Signed<Record>) -> Result<(Request, String), HoldError> {
+/// The write that the record asks for.
+fn change(app: &App, signed: &Signed<Record>) -> Result<Change, HoldError> {
     let common = signed.common();
     match signed.value() {
         Record::Hold(hold) => {
@@ -213,7 +228,7 @@ fn change(app: &App, signed: &Signed<Record>) -> Result<(Request, String), HoldE
                 undo: hold.undo,
             };
             let line = format!("held           {}; nothing new begins", placed.sentence());
-            Ok((creation(&placed), line))
+            Ok(Change { request: creation(&placed), line, version: hold.version })
         }
         Record::Resume(resume) => {
             let by = resume.by.clone().unwrap_or_else(|| common.principal.clone());
@@ -226,7 +241,7 @@ fn change(app: &App, signed: &Signed<Record>) -> Result<(Request, String), HoldE
                 value: Value::text(resumed_text(resume, &by)),
             };
             let line = format!("resumed        the hold on {} was lifted by {by}", resume.scope);
-            Ok((Request::PromiseSettle(settle), line))
+            Ok(Change { request: Request::PromiseSettle(settle), line, version: resume.version })
         }
         _ => Err(HoldError::Refused("neither a hold nor a resume".to_owned())),
     }

@@ -122,6 +122,19 @@ async fn two_words_at_once_follow_each_other() {
 }
 
 #[tokio::test]
+async fn a_word_that_was_next_when_it_was_read_is_stale_once_another_was_stored() {
+    let fixture = Fixture::new();
+    let record = signed(&human(&fixture), hold("payments", 1));
+    let envelope = Envelope::from_json(&record).unwrap();
+    let read = open(&envelope, &fixture.app.keys.keyring, 0).unwrap();
+    let word = change(&fixture.app, &read).unwrap();
+    say(&fixture, hold("checkout", 1)).await.unwrap();
+    assert!(matches!(take(&fixture.app, word, &record).await, Err(HoldError::Stale(1))));
+    let scopes: Vec<String> = state(&fixture.app).holds.into_iter().map(|hold| hold.scope).collect();
+    assert_eq!((scopes, fixture.app.engine.log_size()), (vec!["checkout".to_owned()], 1));
+}
+
+#[tokio::test]
 async fn the_route_says_what_is_in_force_and_why_a_word_is_not_taken() {
     let fixture = Fixture::new();
     let router = routes(fixture.app.clone());
