@@ -6,12 +6,13 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, RngSeed, TestRunner};
 
 /// Every route that takes something from outside; `{}` is a part of the path that a caller chooses.
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 14] = [
     ("POST", "/"),
     ("POST", "/v1/traces"),
     ("POST", "/incidents"),
     ("POST", "/records"),
     ("POST", "/given-back"),
+    ("POST", "/holds"),
     ("GET", "/incidents/{}"),
     ("GET", "/incidents/{}/bundle"),
     ("GET", "/incidents/{}/standing/{}"),
@@ -23,12 +24,13 @@ const ROUTES: [(&str, &str); 13] = [
 ];
 
 /// Bodies that are nearly right.
-const BODIES: [&str; 6] = [
+const BODIES: [&str; 7] = [
     r#"{"kind":"promise.create","head":{"corrId":"1","version":"2026-04-01"},"data":{"id":"a","timeoutAt":9223372036854775807}}"#,
     r#"{"kind":"task.acquire","head":{"corrId":"1","version":"2026-04-01"},"data":{"id":"a","version":9223372036854775807,"pid":"p","ttl":9223372036854775807}}"#,
     r#"{"resourceSpans":[{"resource":{"attributes":[{"key":"service.name","value":{"stringValue":"a"}}]},"scopeSpans":[{"spans":[{"traceId":"1","spanId":"1","startTimeUnixNano":"0","endTimeUnixNano":18446744073709551615}]}]}]}"#,
     r#"{"target":"payments","preview":true,"lying_observer":"nobody"}"#,
     r#"{"incident":"x","task":"inc/x:commit.1","version":18446744073709551615,"epoch":null,"records":["{}"],"blobs":[]}"#,
+    r#"{"record":"{}"}"#,
     r#"[[[[[[[[[[[[[["#,
 ];
 
