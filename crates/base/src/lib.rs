@@ -7,12 +7,14 @@
 #![warn(clippy::indexing_slicing)]
 
 pub mod canon;
+mod causes;
 mod digest;
 mod envelope;
 mod keyring;
 mod ratio;
 mod time;
 
+pub use causes::causes;
 pub use digest::Digest;
 pub use envelope::{Envelope, EnvelopeError, KeyId, PublicKey, STATEMENT_TYPE, SigningKey};
 pub use keyring::{Keyring, KeyringEntry, KeyringError, Role};

@@ -1,5 +1,6 @@
 //! One HTTP/1.1 connection pool to one server, and its event streams.
 
+use base::causes;
 use bytes::{Bytes, BytesMut};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -174,17 +175,6 @@ impl Http {
     fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> Error {
         Error::Unreachable { url: self.base.clone(), cause: causes(error) }
     }
-}
-
-/// An error and what caused it, in one line.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(inner) = next {
-        text = format!("{text}: {inner}");
-        next = inner.source();
-    }
-    text
 }
 
 impl Events {

@@ -32,15 +32,3 @@ pub(crate) fn point(link: &Path, target: &Path) -> io::Result<()> {
     std::fs::rename(&aside, link)?;
     link.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

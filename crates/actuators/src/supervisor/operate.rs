@@ -79,7 +79,7 @@ async fn replace(shared: &Arc<Shared>, one: Replacement, ticket: u64) -> Answer 
     probe::note_exit(shared, &one.service, one.replica, &old);
     match children::start_instance(shared, &one.service, one.replica, one.generation, &one.key) {
         Ok(()) => Answer::Done,
-        Err(error) => Answer::Failed(crate::process::files::chain(&error)),
+        Err(error) => Answer::Failed(base::causes(&error)),
     }
 }
 
@@ -156,7 +156,7 @@ async fn fit(shared: &Arc<Shared>, service: &str, key: &str, grace: Duration) ->
     while endings.join_next().await.is_some() {}
     for (replica, generation) in missing(shared, service) {
         if let Err(error) = children::start_instance(shared, service, replica, generation, key) {
-            return Answer::Failed(crate::process::files::chain(&error));
+            return Answer::Failed(base::causes(&error));
         }
     }
     Answer::Done

@@ -90,10 +90,7 @@ impl Writer {
 
     /// Keeps for whoever is refused why, and what to do.
     fn explain(&self, error: &Error) {
-        let told = match error {
-            Error::Blocked { obstacle, .. } => obstacle.to_string(),
-            other => format!("the store failed: {other}"),
-        };
+        let told = told(error);
         self.shared.lock().trouble = Some(format!("{told}; writes are taken again as soon as it can be written"));
     }
 
@@ -115,5 +112,27 @@ impl Writer {
     fn announce(&self, finished: Finished) {
         // The receiver ends only with the engine, when nobody waits any more.
         let _ = self.finished.send(finished);
+    }
+}
+
+/// What failed, for whoever is refused: an obstacle says what to do about it, everything else comes with its causes.
+fn told(error: &Error) -> String {
+    match error {
+        Error::Blocked { obstacle, .. } => obstacle.to_string(),
+        other => format!("the store failed: {}", base::causes(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_that_is_no_obstacle_is_told_with_its_cause() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = store::Sqlite::inspect(dir.path()).unwrap_err();
+        assert!(matches!(error, Error::Sqlite(_)), "{error:?}");
+        let told = told(&error);
+        assert!(told.starts_with("the store failed: the database failed: unable to open database file"), "{told}");
     }
 }
