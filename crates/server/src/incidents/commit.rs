@@ -75,9 +75,7 @@ impl Run {
             Some("refused") => Err(Stop::escalate(format!(
                 "nothing was done: the executor {outcome}; run `stanch recover` again to preview it anew"
             ))),
-            _ => Err(Stop::escalate(format!(
-                "the commit ended {outcome}; nothing more is done in this scope until a person looks"
-            ))),
+            _ => Err(Stop::escalate(unfinished(&outcome, &decided.writes))),
         }
     }
 
@@ -116,5 +114,29 @@ impl Run {
     /// When it began, as stage 1 settled it.
     pub(super) fn onset_ms(&self) -> i64 {
         self.recorded::<super::detect::Detected>("detect").map_or(self.brief.asked_at_ms, |detected| detected.onset_ms)
+    }
+}
+
+/// A commit that ended neither whole nor undone. Nothing is held by itself: the lease is given back, and whoever asks
+/// next acts there.
+fn unfinished(outcome: &str, writes: &[String]) -> String {
+    let holds: Vec<String> = writes.iter().map(|service| format!("`stanch hold {service}`")).collect();
+    format!(
+        "the commit ended {outcome}: what it changed is not known to be whole or undone. Look at it before anybody asks for \
+         another recovery there; {} lets nothing more begin until then",
+        holds.join(" and ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_commit_promises_no_rest_that_nobody_keeps() {
+        let writes = ["checkout".to_owned(), "payments".to_owned()];
+        let said = unfinished("stuck s2", &writes);
+        assert!(said.contains("ended stuck s2") && !said.contains("nothing more is done"), "{said}");
+        assert!(said.contains("`stanch hold checkout` and `stanch hold payments` lets nothing more begin"), "{said}");
     }
 }

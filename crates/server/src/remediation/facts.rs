@@ -75,6 +75,8 @@ pub fn world(question: &Question, reading: &Reading, topology: &Topology, effect
         running: Vec::new(),
         capabilities: question.capabilities.clone(),
         vetoes: question.vetoes.clone(),
+        // LIMIT: outcomes that an earlier commit left unknown are not collected, so K406 refuses nothing here; the
+        // incident that ended so tells a person to place a hold.
         unreconciled: Vec::new(),
         actions_used: 0,
         previous: question.previous.clone(),
