@@ -191,8 +191,6 @@ fn abort_knobs() -> Vec<Knob> {
         knob("other plan piloted", &[(A3, |i| r(i).plan = digest("other"))]),
         knob("report of another intent", &[(A3, |i| r(i).intent = digest("other"))]),
         knob("expired", &[(A4, |i| i.intent.as_mut().unwrap().expires_at = NOW.minus(Millis(1)))]),
-        knob("impossible votes", &[(A5, |i| i.observers.as_mut().unwrap().impaired = 4)]),
-        knob("impossible counts", &[(A5, |i| r(i).growth.as_mut().unwrap().k = 491)]),
         knob("action", &[(A6, |i| i.plan.as_mut().unwrap().actions.push(ActionKind::Scale))]),
         knob("scope", &[(A6, |i| i.plan.as_mut().unwrap().action_ppm = 400_001)]),
         knob("crossing", &[(A6, |i| i.plan.as_mut().unwrap().crossings.push("card".into()))]),
@@ -230,10 +228,24 @@ fn preview_knobs() -> Vec<Knob> {
             &[(E6, |i| r(i).epsilon_observe_ppm = Some(30_001)), (E6, |i| r(i).epsilon_observe_ppm = None)],
         ),
         knob("path unknown", &[(E6, |i| r(i).epsilon_path = None)]),
-        knob("growth", &[(M4, |i| set_growth(i, fix())), (E7, |i| set_growth(i, None))]),
+        knob(
+            "growth",
+            &[
+                (M4, |i| set_growth(i, fix())),
+                (E7, |i| set_growth(i, None)),
+                (A5, |i| r(i).growth.as_mut().unwrap().k = 491),
+            ],
+        ),
         knob("disagreement", &[(E8, |i| i.observers.as_mut().unwrap().disagreement_ppm = 340_001)]),
         knob("mixed mode", &[(E8, |i| i.observers.as_mut().unwrap().is_mixed_unowned = true)]),
-        knob("votes", &[(E8, |i| i.observers.as_mut().unwrap().impaired = 1), (E8, |i| i.observers = None)]),
+        knob(
+            "votes",
+            &[
+                (E8, |i| i.observers.as_mut().unwrap().impaired = 1),
+                (E8, |i| i.observers = None),
+                (A5, |i| i.observers.as_mut().unwrap().impaired = 4),
+            ],
+        ),
     ]
 }
 
