@@ -97,7 +97,9 @@ fn by_record(reading: &Reading, window: Millis) -> (Option<bool>, String) {
     }
     let impaired = summary.bad.saturating_mul(100) >= summary.sent;
     let share = summary.bad.saturating_mul(1_000) / summary.sent;
-    (Some(impaired), format!("client: {}.{}% of requests bad, p99 {} ms", share / 10, share % 10, summary.p99_ms))
+    // Where nothing is answered there is no latency either.
+    let latency = if summary.p99_ms == 0 { String::new() } else { format!(", p99 {} ms", summary.p99_ms) };
+    (Some(impaired), format!("client: {}.{}% of requests bad{latency}", share / 10, share % 10))
 }
 
 fn bad_since(record: &[RecordSecond]) -> Option<Timestamp> {
