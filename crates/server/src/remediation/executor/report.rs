@@ -1,4 +1,5 @@
-//! Signed records to the server: numbered and chained, sent again after a lost answer, signed again after a lost race.
+//! Signed records to the server: numbered and chained, the same sent again after a lost answer, signed again only
+//! after a lost race.
 
 use super::Shared;
 use crate::remediation::wire::{NotTaken, Posted, Refusal, Standing};
@@ -22,6 +23,15 @@ pub(super) struct Reporter {
     plan: Digest,
     lease: Lease,
     standing: Option<Standing>,
+}
+
+/// Signed records that were or will be sent.
+struct Sent {
+    body: Vec<u8>,
+    /// Where the chain ended when they were signed.
+    place: (u64, Option<String>),
+    /// Whether the chain had grown beyond that before they were last sent.
+    is_passed: bool,
 }
 
 /// Why a report was not taken.
@@ -65,30 +75,25 @@ impl Reporter {
         Err(Lost::Refused)
     }
 
-    /// Signs and sends records in one transaction.
+    /// Signs and sends records in one transaction. What may have been taken is sent again as it is, and the server
+    /// knows its own records; it is signed anew only once its place in the chain is known to be another's.
     pub(super) async fn send(&mut self, records: Vec<Record>) -> Result<(), Lost> {
+        let mut sent: Option<Sent> = None;
         for _ in 0..TRIES_MAX {
-            let standing = match self.standing.clone() {
-                Some(standing) => standing,
-                None => self.standing().await?,
+            let post = match sent.take() {
+                Some(same) => same,
+                None => self.sign(&records).await?,
             };
-            let (posted, last) = self.sign(&standing, &records)?;
-            let Ok(body) = serde_json::to_vec(&posted) else { return Err(Lost::Refused) };
-            match self.shared.client.post_bytes("/records", body).await {
+            match self.shared.client.post_bytes("/records", post.body.clone()).await {
                 Ok((200, answer)) => {
                     self.standing = serde_json::from_slice(&answer).ok();
                     return Ok(());
                 }
                 Ok((409, answer)) => match serde_json::from_slice::<NotTaken>(&answer).map(|refused| refused.why) {
-                    // Ours may have been taken and only its answer lost: the journal says so.
-                    Ok(Refusal::Chain) => {
-                        if self.standing().await?.prev == Some(last) {
-                            return Ok(());
-                        }
-                    }
+                    Ok(Refusal::Chain) => sent = self.after_chain(post).await?,
                     Ok(Refusal::Held) => return Err(Lost::Held),
                     Ok(Refusal::Fenced) => return Err(Lost::Fenced),
-                    Ok(Refusal::Unavailable) => self.pause().await?,
+                    Ok(Refusal::Unavailable) => sent = self.same(post).await?,
                     Ok(Refusal::Refused) | Err(_) => {
                         tracing::warn!(answer = %String::from_utf8_lossy(&answer), "a record was refused");
                         return Err(Lost::Refused);
@@ -98,14 +103,35 @@ impl Reporter {
                     tracing::warn!(status, answer = %String::from_utf8_lossy(&answer), "a record was refused");
                     return Err(Lost::Refused);
                 }
-                Ok(_) | Err(_) => self.pause().await?,
+                Ok(_) | Err(_) => sent = self.same(post).await?,
             }
         }
         Err(Lost::Refused)
     }
 
-    /// The records as they are sent, and the digest of the last one.
-    fn sign(&self, standing: &Standing, records: &[Record]) -> Result<(Posted, String), Lost> {
+    /// What to send when the chain ends elsewhere: the same, until its place is seen to be another's.
+    async fn after_chain(&mut self, post: Sent) -> Result<Option<Sent>, Lost> {
+        let now = self.standing().await?;
+        if (now.seq, now.prev) == post.place {
+            // An earlier try of ours is on its way to the disk, and may yet not reach it.
+            return self.same(post).await;
+        }
+        // The chain grew, but perhaps by these records, and only after the refusal: the server tells when asked again.
+        Ok((!post.is_passed).then_some(Sent { is_passed: true, ..post }))
+    }
+
+    /// The same records again, after a pause.
+    async fn same(&self, post: Sent) -> Result<Option<Sent>, Lost> {
+        self.pause().await?;
+        Ok(Some(post))
+    }
+
+    /// The records as they are sent.
+    async fn sign(&mut self, records: &[Record]) -> Result<Sent, Lost> {
+        let standing = match self.standing.clone() {
+            Some(standing) => standing,
+            None => self.standing().await?,
+        };
         let mut prev = standing.prev.as_deref().and_then(Digest::parse);
         let mut texts = Vec::new();
         for (seq, record) in (standing.seq..).zip(records) {
@@ -114,7 +140,6 @@ impl Reporter {
             prev = Some(Digest::of(&envelope.payload));
             texts.push(envelope.to_json());
         }
-        let last = prev.map(|digest| digest.to_string()).unwrap_or_default();
         let posted = Posted {
             incident: self.incident.clone(),
             task: self.task.clone(),
@@ -123,7 +148,8 @@ impl Reporter {
             records: texts,
             blobs: Vec::new(),
         };
-        Ok((posted, last))
+        let body = serde_json::to_vec(&posted).map_err(|_| Lost::Refused)?;
+        Ok(Sent { body, place: (standing.seq, standing.prev), is_passed: false })
     }
 
     /// Waits before the next try; there is none once the lease is lost.
@@ -137,58 +163,4 @@ impl Reporter {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fixture::{Fixture, START};
-    use crate::platform::Platform;
-    use crate::remediation::executor::Parts;
-    use actuators::process::ProcessActuator;
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    #[tokio::test]
-    async fn a_server_that_does_not_answer_is_asked_so_often_and_no_more() {
-        let fixture = Fixture::new();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let asked = Arc::new(AtomicU32::new(0));
-        let counted = asked.clone();
-        // Every connection is closed as soon as it is made.
-        tokio::spawn(async move {
-            while listener.accept().await.is_ok() {
-                counted.fetch_add(1, Ordering::SeqCst);
-            }
-        });
-        let env = crate::engine::Env::manual(START);
-        let parts = Parts {
-            env: env.clone(),
-            client: client::Client::new(&url).unwrap(),
-            signer: fixture.executor(),
-            keyring: fixture.app.keys.keyring.clone(),
-            platform: Platform::new(fixture.dir.path(), fixture.app.topology.clone()),
-            actuator: Arc::new(ProcessActuator::open(fixture.dir.path()).unwrap()),
-            pid: "w1".into(),
-            lease: Millis(1_000),
-        };
-        let mut reporter = Reporter {
-            shared: Arc::new(parts),
-            incident: "abc".into(),
-            task: "inc/abc:commit.1".into(),
-            version: 1,
-            epoch: None,
-            plan: Digest::default(),
-            standing: None,
-            lease: Lease::unwatched(protocol::TaskRef { id: "inc/abc:commit.1".into(), version: 1 }),
-        };
-        let passing = async {
-            loop {
-                env.advance(AGAIN);
-                tokio::task::yield_now().await;
-            }
-        };
-        let lost = tokio::select! {
-            standing = reporter.standing() => standing.map(|_| ()),
-            () = passing => Ok(()),
-        };
-        assert_eq!((lost, asked.load(Ordering::SeqCst)), (Err(Lost::Refused), TRIES_MAX));
-    }
-}
+mod tests;

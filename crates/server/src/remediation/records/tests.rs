@@ -5,35 +5,35 @@ use crate::incidents::{self, Brief};
 use axum::body::Body;
 use axum::http::Request as HttpRequest;
 use governance::record::{
-    Arm, Bound, Converged, Convergence, ConvergenceOutcome, GuardMode, Link, Opaque, Seal, Signer,
+    Arm, Bound, Converged, Convergence, ConvergenceOutcome, GuardMode, Link, Opaque, Seal, Signer, Veto,
 };
 use protocol::{Message, PromiseState, TaskState};
 use recovery::call::{CallOutcome, Fence, Key, Receipt, State as Fields, Versions};
 use recovery::journal::{Cause, Failure, Intend, Settled, UndoIntend};
 
 const LEASE: Millis = Millis(2_000);
-const EDGE_LIMIT: &str = "limit/checkout->payments";
+pub(in crate::remediation) const EDGE_LIMIT: &str = "limit/checkout->payments";
 
 /// An incident whose commit a worker holds.
-struct Gate {
-    app: App,
-    incident: String,
-    task: String,
-    epoch: u64,
-    executor: Signer,
-    _dir: tempfile::TempDir,
+pub(in crate::remediation) struct Gate {
+    pub(in crate::remediation) app: App,
+    pub(in crate::remediation) incident: String,
+    pub(in crate::remediation) task: String,
+    pub(in crate::remediation) epoch: u64,
+    pub(in crate::remediation) executor: Signer,
+    pub(in crate::remediation) dir: tempfile::TempDir,
 }
 
 impl Gate {
-    async fn new() -> Gate {
+    pub(in crate::remediation) async fn new() -> Gate {
         let fixture = Fixture::new();
         let executor = fixture.executor();
-        let Fixture { app, dir: _dir } = fixture;
+        let Fixture { app, dir } = fixture;
         let brief = Brief { target: "payments".into(), ..Brief::default() };
         let incident = incidents::open(&app, brief).await.unwrap();
         let epoch = app.engine.take_scope(&incident, &["payments".into()], &["checkout".into()]).await.unwrap();
         let task = format!("inc/{incident}:commit.1");
-        let gate = Gate { app, incident, task, epoch, executor, _dir };
+        let gate = Gate { app, incident, task, epoch, executor, dir };
         gate.offer(&gate.task, &TaskParam::Commit(gate.commit())).await;
         gate
     }
@@ -100,8 +100,17 @@ impl Gate {
         }
     }
 
-    fn line(&self, line: &Line) -> Record {
+    pub(in crate::remediation) fn line(&self, line: &Line) -> Record {
         journal_record(&self.task, self.epoch, line)
+    }
+
+    /// A record that somebody else than the task's holder puts where the chain ends.
+    pub(in crate::remediation) async fn append_other(&self) {
+        let mut batch = Chain::load(&self.app.engine, &self.incident).batch(self.app.env.now());
+        let veto = Veto { plan: plan(), reasons: vec!["a test".into()], evidence: Vec::new() };
+        batch.record(&self.app.keys.verification, veto).unwrap();
+        let (_, entries, blobs) = batch.into_parts();
+        self.app.engine.submit(Vec::new(), entries, blobs, Vec::new()).await.unwrap();
     }
 
     async fn post(&self, lines: &[Line]) -> Result<Standing, NotTaken> {
@@ -126,7 +135,7 @@ impl Gate {
     }
 }
 
-fn plan() -> Digest {
+pub(in crate::remediation) fn plan() -> Digest {
     Digest::of(b"plan")
 }
 
@@ -134,7 +143,7 @@ fn key(step: &str) -> Key {
     Key(format!("0123456789abcdef/{step}"))
 }
 
-fn intend(step: &str, field: &str) -> Line {
+pub(in crate::remediation) fn intend(step: &str, field: &str) -> Line {
     Line::Intend(Intend {
         key: key(step),
         step: step.to_owned(),
@@ -160,7 +169,7 @@ fn receipt(step: &str) -> Receipt {
     }
 }
 
-fn journal_record(task: &str, epoch: u64, line: &Line) -> Record {
+pub(in crate::remediation) fn journal_record(task: &str, epoch: u64, line: &Line) -> Record {
     let entry = Opaque(base::canon::object("journal", &line.to_value()));
     let (event, step) = (line.word().to_owned(), line.key().map(|key| step_of(&key.0).to_owned()));
     Journal { plan: plan(), line: 0, event, step, entry, task: task.to_owned(), task_version: 1, epoch }.into()
@@ -266,7 +275,7 @@ async fn a_hold_stops_what_announces_an_effect_and_nothing_else() {
 #[tokio::test]
 async fn a_record_stands_where_the_chain_ends_or_nowhere() {
     let gate = Gate::new().await;
-    let stale = gate.posted(vec![gate.line(&intend("s1", EDGE_LIMIT))]);
+    let stale = gate.posted(vec![gate.line(&intend("s2", EDGE_LIMIT))]);
     gate.post(&[intend("s1", EDGE_LIMIT)]).await.unwrap();
     gate.refuses(&stale, Refusal::Chain).await;
     let mut swapped = gate.posted(vec![gate.line(&Line::Unknown(key("s1"))), gate.line(&Line::Done(key("s1")))]);
@@ -408,9 +417,19 @@ async fn over_http_the_same_and_the_journal_of_a_plan_is_read_back() {
     posted.blobs = vec![records_base64::encode(b"words"), "not base64".into()];
     let (status, body) = send(&posted).await;
     assert_eq!((status, serde_json::from_slice::<Standing>(&body).unwrap().seq), (StatusCode::OK, 2));
+    gate.post(&[Line::Done(key("s1"))]).await.unwrap();
+    let (status, body) = send(&posted).await;
+    assert_eq!((status, serde_json::from_slice::<Standing>(&body).unwrap().seq), (StatusCode::OK, 3), "known again");
+    assert_eq!(gate.app.engine.next_seq(&gate.incident), 3, "sent twice, taken once");
+    posted.records.remove(0);
+    posted.records.push(posted.records[0].clone());
     let (status, body) = send(&posted).await;
     assert_eq!(status, StatusCode::CONFLICT);
-    assert_eq!(serde_json::from_slice::<NotTaken>(&body).unwrap().why, Refusal::Chain, "sent twice, taken once");
+    assert_eq!(
+        serde_json::from_slice::<NotTaken>(&body).unwrap().why,
+        Refusal::Chain,
+        "in another order, other records"
+    );
 
     let (status, body) = read(format!("/incidents/{}/standing/{}", gate.incident, plan())).await;
     let standing: Standing = serde_json::from_slice(&body).unwrap();
@@ -420,7 +439,8 @@ async fn over_http_the_same_and_the_journal_of_a_plan_is_read_back() {
         .map(|text| base::canon::parse_object("journal", &records_base64::decode(text).unwrap()).unwrap())
         .map(|value| Line::from_value(value).unwrap())
         .collect();
-    assert_eq!((status, standing.seq, journal), (StatusCode::OK, 2, lines.to_vec()));
+    let lines = [lines.as_slice(), &[Line::Done(key("s1"))]].concat();
+    assert_eq!((status, standing.seq, journal), (StatusCode::OK, 3, lines));
     let (_, body) = read(format!("/incidents/{}/standing/{}", gate.incident, Digest::of(b"another"))).await;
     assert!(serde_json::from_slice::<Standing>(&body).unwrap().journal.is_empty(), "another plan, another journal");
 
