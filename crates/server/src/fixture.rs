@@ -2,8 +2,9 @@
 
 use crate::app::App;
 use crate::config::{ExecutorSettings, PlatformSettings, ServerSettings, Settings};
-use crate::engine::Env;
+use crate::engine::{self, Engine, Env, Writing};
 use crate::keys;
+use crate::serve::{Open, Outside, assemble};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -12,6 +13,8 @@ use governance::record::Signer;
 use http_body_util::BodyExt as _;
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
+use std::sync::Arc;
+use store::{Directory, Sqlite, Store};
 use tempfile::TempDir;
 
 /// When the clock of every fixture stands.
@@ -39,6 +42,11 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new() -> Fixture {
+        Fixture::written_by(Writing::Thread)
+    }
+
+    /// With a writer that is a task of the test, nothing becomes durable while the test does not wait.
+    pub(crate) fn written_by(writing: Writing) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         keys::init(dir.path()).unwrap();
         let topology = dir.path().join("stanch.toml");
@@ -50,7 +58,15 @@ impl Fixture {
             executor: ExecutorSettings { start: false },
             agent: Vec::new(),
         };
-        let app = crate::serve::open(dir.path(), settings, Env::manual(START)).unwrap();
+        let directory = Directory::take(dir.path()).unwrap();
+        let opener: engine::Opener = Box::new(move || {
+            let store = Sqlite::open(&directory)?;
+            let reader = store.reader()?;
+            Ok((Box::new(store) as Box<dyn Store>, reader))
+        });
+        let open: Open = Box::new(move |config, env| Engine::open_with(opener, writing, config, env));
+        let outside = Outside { open, platform: None, way: Arc::new(crate::agents::Http) };
+        let app = assemble(dir.path(), settings, Env::manual(START), outside).unwrap();
         Fixture { app, dir }
     }
 

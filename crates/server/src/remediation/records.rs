@@ -87,12 +87,14 @@ async fn take(app: &App, posted: &Posted) -> Result<Standing, NotTaken> {
         Err(refused) => return Err(refused),
     };
     let mut requests = Vec::new();
-    let mut guards = guards(posted, &param)?;
+    let seq = signed.first().map_or(0, |record| record.common().seq);
+    // WHY: before every other guard. Of records that are taken and not yet durable it must not be said that a hold
+    // or their own effect refuses them: their sender would announce the same again.
+    let mut guards = vec![Guard::Chain { incident: posted.incident.clone(), seq }];
+    guards.extend(holder(posted, &param)?);
     for record in &signed {
         settle(app, posted, &param, record, &mut requests, &mut guards)?;
     }
-    let seq = signed.first().map_or(0, |record| record.common().seq);
-    guards.push(Guard::Chain { incident: posted.incident.clone(), seq });
     let entries = posted.records.iter().zip(&signed).map(|(text, record)| Entry {
         incident: Some(posted.incident.clone()),
         seq: Some(record.common().seq),
@@ -156,7 +158,8 @@ fn verified(app: &App, posted: &Posted) -> Result<Vec<Signed<Record>>, NotTaken>
     Ok(signed)
 }
 
-fn guards(posted: &Posted, param: &TaskParam) -> Result<Vec<Guard>, NotTaken> {
+/// The sender holds the task and the scope.
+fn holder(posted: &Posted, param: &TaskParam) -> Result<Vec<Guard>, NotTaken> {
     let belongs = posted.task.strip_prefix("inc/").and_then(|rest| rest.split(':').next()) == Some(&posted.incident);
     if !belongs {
         return Err(refuse(Refusal::Refused, "the task is not of this incident"));

@@ -1,5 +1,6 @@
 use super::super::wire::{CommitParam, ConvergeParam, EXECUTOR, GivenBack, SealParam};
 use super::*;
+use crate::engine::Writing;
 use crate::fixture::{Fixture, ask};
 use crate::incidents::{self, Brief};
 use axum::body::Body;
@@ -10,6 +11,7 @@ use governance::record::{
 use protocol::{Message, PromiseState, TaskState};
 use recovery::call::{CallOutcome, Fence, Key, Receipt, State as Fields, Versions};
 use recovery::journal::{Cause, Failure, Intend, Settled, UndoIntend};
+use std::pin::pin;
 
 const LEASE: Millis = Millis(2_000);
 pub(in crate::remediation) const EDGE_LIMIT: &str = "limit/checkout->payments";
@@ -26,7 +28,10 @@ pub(in crate::remediation) struct Gate {
 
 impl Gate {
     pub(in crate::remediation) async fn new() -> Gate {
-        let fixture = Fixture::new();
+        Gate::of(Fixture::new()).await
+    }
+
+    async fn of(fixture: Fixture) -> Gate {
         let executor = fixture.executor();
         let Fixture { app, dir } = fixture;
         let brief = Brief { target: "payments".into(), ..Brief::default() };
@@ -270,6 +275,25 @@ async fn a_hold_stops_what_announces_an_effect_and_nothing_else() {
     let gate = Gate::new().await;
     gate.hold("checkout").await;
     gate.post(&[intend("s1", EDGE_LIMIT)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_a_record_on_its_way_to_the_disk_it_is_not_said_that_a_hold_refuses_it() {
+    let gate = Gate::of(Fixture::written_by(Writing::Task)).await;
+    let posted = gate.posted(vec![gate.line(&intend("s1", EDGE_LIMIT))]);
+    let mut first = pin!(take(&gate.app, &posted));
+    let mut holding = pin!(gate.hold("payments"));
+    tokio::select! {
+        biased;
+        taken = &mut first => panic!("{taken:?}"),
+        () = &mut holding => panic!("a hold in front of what was before it"),
+        () = std::future::ready(()) => {}
+    }
+    gate.refuses(&posted, Refusal::Chain).await;
+    first.await.unwrap();
+    holding.await;
+    assert_eq!(take(&gate.app, &posted).await.unwrap().seq, 1, "taken before the hold, and known again");
+    gate.refuses(&gate.posted(vec![gate.line(&intend("s2", EDGE_LIMIT))]), Refusal::Held).await;
 }
 
 #[tokio::test]
