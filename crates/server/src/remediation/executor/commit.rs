@@ -1,6 +1,7 @@
 //! Carrying out a decided plan: verify, arm, and drive the kernel over its journal.
 
 use super::Shared;
+use super::arm::{self, Arming};
 use super::error::JobError;
 use super::holds::HoldWatch;
 use super::report::{Lost, Reporter};
@@ -13,7 +14,7 @@ use base::canon::Canon as _;
 use base::{Digest, Envelope, Millis, Timestamp};
 use client::Job;
 use governance::admission::{Decision, Outcome as Decided};
-use governance::record::{Arm, Bound, GuardMode, Journal, Opaque, Receipt as ReceiptRecord, Record, open};
+use governance::record::{Journal, Opaque, Receipt as ReceiptRecord, Record, open};
 use protocol::TaskRef;
 use recovery::call::{CallOutcome, Fence, Key, Observation, Receipt, Reconciled, State, Versions};
 use recovery::check::{Checked, check, recheck_step};
@@ -26,7 +27,7 @@ use tokio::task::JoinSet;
 /// How often the driver looks at what it watches and at how bad things are.
 const LOOK_EVERY: Millis = Millis(200);
 /// How far back a reading of the client's record goes.
-const RECORD_FOR: Millis = Millis(60_000);
+pub(super) const RECORD_FOR: Millis = Millis(60_000);
 
 /// A commit at work.
 struct Driver {
@@ -57,22 +58,13 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) ->
     let journal = lines(&standing.journal)?;
     let env = &shared.env;
     let mut holds = HoldWatch::new(env, &shared.client, checked.writes());
-    let severity = loop {
-        let reading = shared.platform.read(env.now(), env.now().minus(RECORD_FOR)).await;
-        let severity = measure::severity(&reading, Millis(param.regression_for_ms), Timestamp(param.onset_ms));
-        let severity = severity.ok_or(JobError::Blind)?;
+    let severity = if journal.is_empty() {
+        let (writes, valid_until) = (checked.writes(), decision.valid_until);
+        let arming = Arming { shared, job, param, plan: checked.digest(), writes, valid_until };
+        arming.arm(&mut holds, &mut reporter).await?
+    } else {
         // A successor continues under the arm its predecessor recorded.
-        if !journal.is_empty() {
-            break severity;
-        }
-        holds.until_clear(job).await?;
-        let record = arming(shared, param, &task, &checked, &reading, holds.version()).await?;
-        match reporter.send(vec![record.into()]).await {
-            Ok(()) => break severity,
-            // What was read before the hold may have changed under it.
-            Err(Lost::Held) => holds.was_held(),
-            Err(lost) => return Err(lost.into()),
-        }
+        arm::measured(shared, param).await?.1
     };
     let armed = Armed { decision: Digest::of(param.decision.as_bytes()), fence, severity };
     let config = Config {
@@ -123,7 +115,7 @@ async fn checked(shared: &Shared, param: &CommitParam) -> Result<(Checked, World
     Ok((checked, world))
 }
 
-async fn blob(shared: &Shared, digest: &str) -> Result<Vec<u8>, JobError> {
+pub(super) async fn blob(shared: &Shared, digest: &str) -> Result<Vec<u8>, JobError> {
     let (status, bytes) = shared.client.get_bytes(&format!("/blobs/{digest}")).await?;
     let same = status == 200 && Digest::of(&bytes).to_string() == digest;
     if same { Ok(bytes) } else { Err(JobError::Blob(digest.to_owned())) }
@@ -152,43 +144,6 @@ fn own_versions(journal: &[Line]) -> Versions {
         }
     }
     own
-}
-
-/// The record that arms: what the preview was true of is read again; anything that changed refuses (K407).
-async fn arming(
-    shared: &Shared,
-    param: &CommitParam,
-    task: &TaskRef,
-    checked: &Checked,
-    reading: &Reading,
-    hold_version: u64,
-) -> Result<Arm, JobError> {
-    let previewed = blob(shared, &param.bound).await?;
-    let previewed = base::canon::parse_object("bound", &previewed).and_then(Bound::from_value);
-    let previewed = previewed.map_err(JobError::Bound)?;
-    let versions = facts::settings(reading).versions;
-    for (field, version) in &previewed.versions {
-        let now = versions.get(field).ok_or_else(|| JobError::Unread(field.clone()))?;
-        if now != version {
-            return Err(JobError::Drift(field.clone()));
-        }
-    }
-    let programs = crate::provenance::of(&shared.env, shared.platform.topology(), checked.writes()).await;
-    if programs != previewed.provenance {
-        return Err(JobError::Drift("a program".to_owned()));
-    }
-    let decided = Envelope::from_json(&param.decision).map_err(JobError::Envelope)?;
-    Ok(Arm {
-        decision: Digest::of(&decided.payload),
-        plan: checked.digest(),
-        bound: previewed,
-        hold_version,
-        lease: param.incident.clone(),
-        epoch: param.epoch,
-        task: task.id.clone(),
-        task_version: task.version,
-        guard: GuardMode::Coarse,
-    })
 }
 
 impl Driver {

@@ -1,11 +1,14 @@
 //! The executor: a worker over the wire that performs the steps of commits, proves convergence and signs seals.
 //! Any number may run and any may die; a successor replays the journal, looks first and repeats nothing.
 
+mod arm;
 mod commit;
 mod converge;
 mod error;
 mod holds;
 mod report;
+#[cfg(test)]
+mod rig;
 
 use super::wire::{GivenBack, SealParam, TaskParam};
 use crate::engine::Env;

@@ -73,7 +73,25 @@ impl Gate {
         self.app.engine.submit(requests, Vec::new(), Vec::new(), Vec::new()).await.unwrap();
     }
 
-    async fn hold(&self, scope: &str) {
+    /// A commit of which everything that arming reads is there.
+    pub(in crate::remediation) async fn decided(&self) -> CommitParam {
+        let bound = base::canon::object("bound", &bound().to_value());
+        let param = CommitParam {
+            decision: self.posted(vec![self.line(&Line::Unknown(key("s1")))]).records.remove(0),
+            bound: Digest::of(&bound).to_string(),
+            regression_for_ms: 5_000,
+            ..self.commit()
+        };
+        self.app.engine.submit(Vec::new(), Vec::new(), vec![bound], Vec::new()).await.unwrap();
+        param
+    }
+
+    pub(in crate::remediation) async fn resume(&self, scope: &str) {
+        let settle = Settle { id: format!("hold/{scope}"), state: Resolution::Resolved, value: Value::text("resumed") };
+        self.write(vec![Request::PromiseSettle(settle)]).await;
+    }
+
+    pub(in crate::remediation) async fn hold(&self, scope: &str) {
         let timeout_at = self.app.env.now().plus(STEP_MAX);
         let id = format!("hold/{scope}");
         self.write(vec![Request::PromiseCreate(Create {
@@ -180,17 +198,20 @@ pub(in crate::remediation) fn journal_record(task: &str, epoch: u64, line: &Line
     Journal { plan: plan(), line: 0, event, step, entry, task: task.to_owned(), task_version: 1, epoch }.into()
 }
 
-fn arm(gate: &Gate) -> Record {
-    let bound = Bound {
+fn bound() -> Bound {
+    Bound {
         config: Vec::new(),
         topology: Digest::default(),
         provenance: Vec::new(),
         topology_epoch: 0,
         versions: BTreeMap::new(),
-    };
+    }
+}
+
+fn arm(gate: &Gate) -> Record {
     let (decision, lease, task) = (Digest::of(b"decision"), gate.incident.clone(), gate.task.clone());
     let (epoch, guard) = (gate.epoch, GuardMode::Coarse);
-    Arm { decision, plan: plan(), bound, hold_version: 0, lease, epoch, task, task_version: 1, guard }.into()
+    Arm { decision, plan: plan(), bound: bound(), hold_version: 0, lease, epoch, task, task_version: 1, guard }.into()
 }
 
 fn convergence(outcome: ConvergenceOutcome) -> Record {
@@ -267,9 +288,7 @@ async fn a_hold_stops_what_announces_an_effect_and_nothing_else() {
         gate.refuses(&gate.posted(vec![gate.line(&undo)]), Refusal::Held).await;
         // What happened is recorded also under a hold.
         gate.post(&[Line::Did(receipt("s1")), Line::Done(key("s1"))]).await.unwrap();
-        let free = Value::text("resumed");
-        let settle = Settle { id: format!("hold/{scope}"), state: Resolution::Resolved, value: free };
-        gate.write(vec![Request::PromiseSettle(settle)]).await;
+        gate.resume(scope).await;
         gate.post(&[intend("s2", "generation/payments@0")]).await.unwrap();
     }
     let gate = Gate::new().await;
