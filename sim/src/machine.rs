@@ -226,8 +226,9 @@ impl Machine {
             actuator: Arc::new(Hand::new(self.fleet.clone(), env.clone())),
             pid: format!("executor-{}", self.starts),
             lease: LEASE,
+            stop: CancellationToken::new(),
         };
-        env.spawn(executor::work(parts, CancellationToken::new()));
+        env.spawn(executor::work(parts));
         self.living.lock().executor = Some(env);
         Ok(())
     }

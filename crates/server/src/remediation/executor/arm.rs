@@ -26,21 +26,27 @@ pub(super) struct Arming<'a> {
 }
 
 impl Arming<'_> {
-    /// Arms, and says how bad things are then.
+    /// Arms, and says how bad things are then; nothing if the executor is to end while a hold stands.
     ///
     /// # Errors
     /// What was decided is not true any more, or nobody can say whether it is.
-    pub(super) async fn arm(&self, holds: &mut HoldWatch, reporter: &mut Reporter) -> Result<Severity, JobError> {
+    pub(super) async fn arm(
+        &self,
+        holds: &mut HoldWatch,
+        reporter: &mut Reporter,
+    ) -> Result<Option<Severity>, JobError> {
         loop {
             // Before everything else: what was read before the end of a hold may have changed under it.
-            holds.until_clear(self.job).await?;
+            if !holds.until_clear(self.job, &self.shared.stop).await? {
+                return Ok(None);
+            }
             let (reading, severity) = measured(self.shared, self.param).await?;
             let record = self.record(&reading, holds.version()).await?;
             if self.shared.env.now() > self.valid_until {
                 return Err(JobError::Authority("the decision is no longer valid"));
             }
             match reporter.send(vec![record.into()]).await {
-                Ok(()) => return Ok(severity),
+                Ok(()) => return Ok(Some(severity)),
                 Err(Lost::Held) => holds.was_held(),
                 Err(lost) => return Err(lost.into()),
             }

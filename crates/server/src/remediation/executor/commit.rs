@@ -12,7 +12,7 @@ use crate::remediation::{facts, measure, records_base64};
 use actuators::{Error as ActuatorError, Selector as Fields};
 use base::canon::Canon as _;
 use base::{Digest, Envelope, Millis, Timestamp};
-use client::Job;
+use client::{Job, Outcome};
 use governance::admission::{Decision, Outcome as Decided};
 use governance::record::{Journal, Opaque, Receipt as ReceiptRecord, Record, open};
 use protocol::TaskRef;
@@ -45,7 +45,7 @@ struct Driver {
     step_task: Option<TaskRef>,
 }
 
-pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) -> Result<(), JobError> {
+pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) -> Result<Outcome, JobError> {
     let decision = decision(shared, param)?;
     let (checked, world) = checked(shared, param).await?;
     if decision.plan != Some(checked.digest()) || decision.outcome != Decided::Commit {
@@ -61,7 +61,8 @@ pub(super) async fn run(shared: &Arc<Shared>, job: &Job, param: &CommitParam) ->
     let severity = if journal.is_empty() {
         let (writes, valid_until) = (checked.writes(), decision.valid_until);
         let arming = Arming { shared, job, param, plan: checked.digest(), writes, valid_until };
-        arming.arm(&mut holds, &mut reporter).await?
+        let Some(severity) = arming.arm(&mut holds, &mut reporter).await? else { return Ok(Outcome::Release) };
+        severity
     } else {
         // A successor continues under the arm its predecessor recorded.
         arm::measured(shared, param).await?.1
@@ -147,14 +148,15 @@ fn own_versions(journal: &[Line]) -> Versions {
 }
 
 impl Driver {
-    async fn drive(&mut self, job: &Job) -> Result<(), JobError> {
+    /// Drives the kernel to the plan's end; gives the task away if this executor is to end while a hold stands.
+    async fn drive(&mut self, job: &Job) -> Result<Outcome, JobError> {
         let mut next_look = self.now();
         self.holds.ask().await;
         loop {
             self.hear_of_holds();
             while let Some(command) = self.kernel.poll_command() {
                 match self.obey(command).await {
-                    Ok(true) => return Ok(()),
+                    Ok(true) => return Ok(Outcome::Settled),
                     Ok(false) => {}
                     Err(lost) => return Err(lost.into()),
                 }
@@ -162,12 +164,14 @@ impl Driver {
             let now = self.now();
             let due =
                 self.kernel.poll_timeout().unwrap_or(now.plus(LOOK_EVERY)).min(next_look).max(now.plus(Millis(1)));
-            let env = self.shared.env.clone();
+            let (env, stop) = (self.shared.env.clone(), self.shared.stop.clone());
+            // A frozen plan waits for a person, which may take as long as its promise lasts: another executor can too.
+            let may_leave = self.running.is_empty() && !self.holds.is_clear();
             tokio::select! {
                 biased;
                 () = job.lease.lost() => {
                     self.kernel.handle_event(Event::Fenced, self.now());
-                    return Ok(());
+                    return Ok(Outcome::Settled);
                 }
                 Some(done) = self.running.join_next() => {
                     // A call that panicked says nothing: its deadline turns it into an unknown outcome.
@@ -177,6 +181,7 @@ impl Driver {
                         self.kernel.handle_event(event, now);
                     }
                 }
+                () = stop.cancelled(), if may_leave => return Ok(Outcome::Release),
                 () = env.sleep_until(due) => {
                     if self.now() >= next_look {
                         self.look().await;

@@ -7,6 +7,7 @@ use base::{Millis, Timestamp};
 use client::{Client, Job};
 use recovery::kernel::Event;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// How long the word that nothing is held may be acted on. A hold takes effect within this time of its acknowledgment.
 const FRESH_MAX: Millis = Millis(500);
@@ -106,19 +107,26 @@ impl HoldWatch {
         Some(now.map_or(Event::Resumed, |undo| Event::Hold { undo }))
     }
 
-    /// Waits for the end of every hold.
+    /// Whether the last word is that nothing is held, however old it is.
+    pub(super) fn is_clear(&self) -> bool {
+        matches!(self.state, State::Clear(_))
+    }
+
+    /// Waits for the end of every hold; false if `stop` came first.
     ///
     /// # Errors
     /// The lease ended before.
-    pub(super) async fn until_clear(&mut self, job: &Job) -> Result<(), Lost> {
+    pub(super) async fn until_clear(&mut self, job: &Job, stop: &CancellationToken) -> Result<bool, Lost> {
         loop {
             if self.permits(false).await {
-                return Ok(());
+                return Ok(true);
             }
             tracing::info!(state = ?self.state, "a plan waits for the end of a hold");
             let again = self.env.now().plus(AGAIN);
             tokio::select! {
+                biased;
                 () = job.lease.lost() => return Err(Lost::Fenced),
+                () = stop.cancelled() => return Ok(false),
                 () = self.env.sleep_until(again) => {}
             }
         }

@@ -76,6 +76,8 @@ pub struct Parts {
     pub pid: String,
     /// The lease of its tasks.
     pub lease: Millis,
+    /// When cancelled, it takes no more tasks and ends with those at hand; what a hold freezes is left to others.
+    pub stop: CancellationToken,
 }
 
 /// What every job of one executor needs.
@@ -95,14 +97,16 @@ pub async fn run(options: ExecutorOptions, stop: CancellationToken) -> Result<()
         actuator: Arc::new(ProcessActuator::open(&options.platform)?),
         pid: format!("executor-{}", std::process::id()),
         lease: options.lease,
+        stop,
     };
-    work(parts, stop).await;
+    work(parts).await;
     Ok(())
 }
 
-/// Works with these parts until `stop` is cancelled.
-pub async fn work(parts: Parts, stop: CancellationToken) {
+/// Works with these parts until their `stop` is cancelled.
+pub async fn work(parts: Parts) {
     let shared = Arc::new(parts);
+    let stop = shared.stop.clone();
     let worker = Worker::new(shared.client.clone(), "executor", shared.pid.clone(), shared.lease);
     worker
         .run(stop, move |job: Job| {
@@ -141,12 +145,12 @@ async fn perform(shared: &Arc<Shared>, job: Job) -> Outcome {
     let param = job.promise.param.data.as_deref().and_then(|data| serde_json::from_str(data).ok());
     let done = match param {
         Some(TaskParam::Commit(param)) => commit::run(shared, &job, &param).await,
-        Some(TaskParam::Converge(param)) => converge::run(shared, &job, &param).await,
-        Some(TaskParam::Seal(param)) => seal(shared, &job, &param).await,
+        Some(TaskParam::Converge(param)) => converge::run(shared, &job, &param).await.map(|()| Outcome::Settled),
+        Some(TaskParam::Seal(param)) => seal(shared, &job, &param).await.map(|()| Outcome::Settled),
         None => Err(JobError::UnknownTask),
     };
     match done {
-        Ok(()) => Outcome::Settled,
+        Ok(outcome) => outcome,
         Err(why) => {
             tracing::warn!(task = job.promise.id, code = why.code(), %why, "a task was given back");
             give_back(shared, &job, &why).await

@@ -19,9 +19,13 @@ use protocol::TaskRef;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
+/// LIMIT: how long a test waits.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// As long as any pause between two tries.
-const PAUSE: Millis = Millis(100);
+pub(super) const PAUSE: Millis = Millis(100);
 
 /// What becomes of a post on its way.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,6 +112,7 @@ pub(super) fn parts(gate: &Gate, client: Client) -> Parts {
         actuator: Arc::new(ProcessActuator::open(dir).unwrap()),
         pid: "w1".into(),
         lease: Millis(1_000),
+        stop: CancellationToken::new(),
     }
 }
 
@@ -121,14 +126,17 @@ pub(super) fn reporter(gate: &Gate, shared: &Arc<Parts>) -> Reporter {
     Reporter::new(shared, &job(gate), &gate.incident, Some((plan(), gate.epoch)))
 }
 
-/// Lets the time of pauses pass until it is done.
+/// Lets the time of pauses pass until it is done, and fails after [`PATIENCE`].
 pub(super) async fn through_pauses<T>(env: &Env, work: impl Future<Output = T>) -> T {
-    let mut work = std::pin::pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut work => return done,
-            () = tokio::task::yield_now() => env.advance(PAUSE),
+    let passing = async {
+        loop {
+            tokio::task::yield_now().await;
+            env.advance(PAUSE);
         }
+    };
+    tokio::select! {
+        biased;
+        done = tokio::time::timeout(PATIENCE, work) => done.unwrap(),
+        never = passing => never,
     }
 }

@@ -1,7 +1,7 @@
 use super::*;
 use crate::engine::Env;
 use crate::platform::{Platform, RecordSecond, Sight};
-use crate::remediation::executor::rig::{Way, job, parts, reporter, through_pauses};
+use crate::remediation::executor::rig::{PAUSE, Way, job, parts, reporter, through_pauses};
 use crate::remediation::records::tests::{Gate, plan};
 use actuators::Fut;
 use actuators::control::Status;
@@ -67,7 +67,7 @@ impl Rig {
         !self.gate.app.engine.children(&format!("inc/{}:arm.", self.gate.incident)).is_empty()
     }
 
-    async fn arm(&self, valid_until: Timestamp) -> Result<Severity, JobError> {
+    async fn arm(&self, valid_until: Timestamp) -> Result<Option<Severity>, JobError> {
         let writes = ["payments".to_owned()];
         let (shared, param, job) = (&self.shared, &self.param, job(&self.gate));
         let mut holds = HoldWatch::new(&shared.env, &shared.client, &writes);
@@ -97,7 +97,8 @@ async fn what_is_armed_was_read_after_the_hold() {
     rig.waits(&mut arming).await;
     assert_eq!((rig.reads(), rig.is_armed()), (0, false));
     rig.gate.resume("payments").await;
-    assert!(through_pauses(rig.env(), arming).await.is_ok());
+    rig.env().advance(PAUSE);
+    assert!(arming.await.unwrap().is_some());
     assert_eq!((rig.reads(), rig.is_armed()), (1, true));
 }
 
@@ -110,8 +111,22 @@ async fn a_decision_that_was_valid_before_a_hold_and_is_not_after_it_is_not_arme
     rig.waits(&mut arming).await;
     rig.env().advance(VALID_FOR);
     rig.gate.resume("payments").await;
-    let refused = through_pauses(rig.env(), arming).await.unwrap_err();
+    rig.env().advance(PAUSE);
+    let refused = arming.await.unwrap_err();
     assert_eq!((refused.code(), refused.to_string().as_str()), ("K408", "the decision is no longer valid"));
     assert!(refused.is_final() && !rig.is_armed());
-    assert!(rig.arm(rig.env().now()).await.is_ok(), "valid to its last moment");
+    assert!(rig.arm(rig.env().now()).await.unwrap().is_some(), "valid to its last moment");
+}
+
+#[tokio::test]
+async fn an_executor_that_is_to_end_waits_for_no_hold() {
+    let rig = Rig::new().await;
+    rig.gate.hold("payments").await;
+    let mut arming = pin!(rig.arm(rig.env().now().plus(VALID_FOR)));
+    rig.waits(&mut arming).await;
+    rig.shared.stop.cancel();
+    assert!(arming.await.unwrap().is_none());
+    rig.gate.resume("payments").await;
+    let armed = rig.arm(rig.env().now().plus(VALID_FOR)).await;
+    assert!(armed.unwrap().is_some(), "what no hold stops is carried out to its end");
 }
