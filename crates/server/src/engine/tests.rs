@@ -13,9 +13,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 use store::{Batch, Contents, Directory, Error, Sqlite, Store};
 
 const START: Timestamp = Timestamp(1_000_000);
+/// LIMIT: how long a test waits for what another thread or task does.
+const PATIENCE: Duration = Duration::from_secs(30);
 const FAR: Timestamp = Timestamp(9_000_000_000);
 
 fn create(id: &str) -> Request {
@@ -62,6 +65,16 @@ async fn wire(engine: &Engine, request: &Request) -> (u16, protocol::Response) {
 /// Polls once; whether the future still waits.
 async fn waits(future: &mut Pin<&mut impl Future>) -> bool {
     poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+}
+
+/// Looks again and again until it is so, and fails after [`PATIENCE`].
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let looking = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, looking).await.is_ok(), "not within {PATIENCE:?}: {what}");
 }
 
 /// What a test's store does with the next commits.

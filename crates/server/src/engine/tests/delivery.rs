@@ -70,9 +70,7 @@ async fn a_frame_counts_as_received_only_after_its_connection_stayed_up() {
     assert!(matches!(&again, Some(Message::Unblock { promise, .. }) if promise.value.data.as_deref() == Some("done")));
     assert_eq!(engine.outbox_len(), 1);
     engine.env().advance(ACK_AFTER);
-    while engine.outbox_len() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until("the frame is acknowledged", || engine.outbox_len() == 0).await;
     engine.flush().await.unwrap();
     drop((second, engine));
     assert_eq!(open(dir.path()).outbox_len(), 0, "the acknowledgment is durable");

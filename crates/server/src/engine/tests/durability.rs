@@ -48,13 +48,17 @@ async fn every_acknowledged_write_survives_a_kill() {
 
 /// Opens the directory once the engine before has let go of it.
 async fn reopen(dir: &Path) -> Engine {
-    loop {
-        match Engine::open(dir, Config::default(), Env::manual(START)) {
-            Ok(engine) => return engine,
-            Err(OpenError::Store(Error::Directory(_))) => tokio::task::yield_now().await,
+    let mut opened = None;
+    until("the engine before lets go of its directory", || {
+        opened = match Engine::open(dir, Config::default(), Env::manual(START)) {
+            Ok(engine) => Some(engine),
+            Err(OpenError::Store(Error::Directory(_))) => None,
             Err(other) => panic!("{other}"),
-        }
-    }
+        };
+        opened.is_some()
+    })
+    .await;
+    opened.unwrap()
 }
 
 #[tokio::test]
@@ -113,9 +117,7 @@ async fn what_reached_the_disk_in_spite_of_a_failed_commit_is_found_again() {
 }
 
 async fn writable(engine: &Engine) {
-    while !engine.is_writable() {
-        tokio::task::yield_now().await;
-    }
+    until("the store takes writes again", || engine.is_writable()).await;
 }
 
 #[tokio::test]
@@ -263,9 +265,7 @@ async fn more_deadlines_than_one_sweep_takes_are_all_kept() {
     let rows = swept.iter().filter(|effect| matches!(effect, protocol::Effect::Put(_))).count();
     assert_eq!(rows, TICK_MAX as usize, "one sweep takes no more");
     engine.env().advance(Millis(1_000));
-    while engine.shared.lock().memory.next_due().is_some() {
-        tokio::task::yield_now().await;
-    }
+    until("every deadline was kept", || engine.shared.lock().memory.next_due().is_none()).await;
     engine.flush().await.unwrap();
     assert_eq!(engine.violations(), Vec::<String>::new());
 }
