@@ -132,6 +132,8 @@ impl Run {
     /// Offers a task to the executors and waits for its end.
     async fn offer(&mut self, name: &str, param: &TaskParam, timeout_ms: u64) -> Result<Option<Arc<Promise>>, Stop> {
         let id = self.promise(name);
+        // What stood in the way of the task before says nothing about this one.
+        self.show(|view| view.given_back = None);
         if self.app.engine.promise(&id).is_none() {
             let data = serde_json::to_string(param).map_err(|error| Stop::Store(error.to_string()))?;
             let tags = BTreeMap::from([(protocol::TARGET.to_owned(), EXECUTOR.to_owned())]);

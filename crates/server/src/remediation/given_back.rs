@@ -9,7 +9,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use protocol::{Request, Resolution, Settle, Value};
+use protocol::{Request, Resolution, Settle, Task, TaskState, Value};
+use std::sync::Arc;
 
 /// LIMIT: bytes of a reason.
 const WHY_BYTES_MAX: usize = 2_048;
@@ -27,18 +28,23 @@ async fn given_back(State(app): State<App>, Json(told): Json<GivenBack>) -> Resp
     let Some((incident, param)) = task(&app, &told.task) else {
         return (StatusCode::NOT_FOUND, "not an executor's task").into_response();
     };
-    if told.is_final && is_untouched(&app, &incident, &param) {
+    if told.is_final && is_untouched(&app, &told.task, &param) {
         return match refuse(&app, &told).await {
             true => StatusCode::OK.into_response(),
             false => (StatusCode::CONFLICT, "somebody else owns the task now").into_response(),
         };
     }
+    if !is_held(&app, &told) {
+        // Whoever holds it now may be at work: why another one is not is no reason for anything.
+        return (StatusCode::CONFLICT, "somebody else owns the task now").into_response();
+    }
     let reason = format!("{} {}", told.code, told.why);
     app.incidents.show(&incident, |view| {
-        if view.given_back.as_ref() != Some(&reason) {
-            view.lines.push(format!("executor       cannot go on yet: {reason}"));
-            view.given_back = Some(reason);
+        let line = format!("executor       cannot go on yet: {reason}");
+        if view.lines.last() != Some(&line) {
+            view.lines.push(line);
         }
+        view.given_back = Some(reason);
     });
     StatusCode::ACCEPTED.into_response()
 }
@@ -49,10 +55,16 @@ fn task(app: &App, id: &str) -> Option<(String, TaskParam)> {
     Some((incident, param))
 }
 
-/// Whether nobody has armed this commit: then nothing of it was done. Of any other task nothing is known.
-fn is_untouched(app: &App, incident: &str, param: &TaskParam) -> bool {
-    let TaskParam::Commit(commit) = param else { return false };
-    app.engine.children(&format!("inc/{incident}:arm.{}.", commit.revision)).is_empty()
+/// Whether the teller holds the task.
+fn is_held(app: &App, told: &GivenBack) -> bool {
+    let held = |task: Arc<Task>| task.state == TaskState::Acquired && task.version == told.version;
+    app.engine.task(&told.task).is_some_and(held)
+}
+
+/// Whether no step of this commit was announced, armed or not: then nothing of it was done. Of any other task nothing
+/// is known.
+fn is_untouched(app: &App, task: &str, param: &TaskParam) -> bool {
+    matches!(param, TaskParam::Commit(_)) && app.engine.children(&format!("{task}.")).is_empty()
 }
 
 /// Ends a commit that was never begun, for the holder of its task.

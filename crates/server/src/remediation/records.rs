@@ -318,6 +318,8 @@ fn shown(app: &App, posted: &Posted, record: &Signed<Record>) {
     let at = record.common().at;
     let holder = app.engine.task(&posted.task).and_then(|task| task.pid.clone()).unwrap_or_default();
     app.incidents.show(&posted.incident, |view| {
+        // Whoever writes goes on: why an executor before could not is over.
+        view.given_back = None;
         let known = view.commit.executors.iter().any(|(pid, _)| *pid == holder);
         if matches!(record.value(), Record::Arm(_) | Record::Journal(_)) && !known && !holder.is_empty() {
             if !view.commit.executors.is_empty() {

@@ -555,16 +555,34 @@ async fn a_commit_that_nobody_can_carry_out_ends_with_the_reason_before_anything
 }
 
 #[tokio::test]
-async fn a_commit_that_was_armed_is_left_to_the_next_executor_and_the_reason_is_shown() {
+async fn a_commit_that_was_armed_and_not_begun_ends_with_the_reason_too() {
     let gate = Gate::new().await;
     take(&gate.app, &gate.posted(vec![arm(&gate)])).await.unwrap();
+    assert_eq!(give_back(&gate, 1, "a program was changed", false).await, StatusCode::ACCEPTED);
+    assert_eq!(give_back(&gate, 1, "a program was changed", true).await, StatusCode::OK);
+    assert_eq!(gate.value(&gate.task), "refused K407 a program was changed");
+}
+
+#[tokio::test]
+async fn a_commit_that_was_begun_is_left_to_the_next_executor_and_the_reason_is_shown_until_one_goes_on() {
+    let gate = Gate::new().await;
+    take(&gate.app, &gate.posted(vec![arm(&gate)])).await.unwrap();
+    gate.post(&[intend("s1", EDGE_LIMIT)]).await.unwrap();
     for is_final in [true, false] {
         assert_eq!(give_back(&gate, 1, "a program was changed", is_final).await, StatusCode::ACCEPTED);
         assert_eq!(gate.state(&gate.task), Some(PromiseState::Pending));
     }
-    let view = gate.app.incidents.view(&gate.incident).unwrap();
-    assert_eq!(view.given_back.as_deref(), Some("K407 a program was changed"));
-    assert_eq!(view.lines.iter().filter(|line| line.contains("K407")).count(), 1, "the same reason is said once");
+    let view = || gate.app.incidents.view(&gate.incident).unwrap();
+    assert_eq!(view().given_back.as_deref(), Some("K407 a program was changed"));
+    assert_eq!(view().lines.iter().filter(|line| line.contains("K407")).count(), 1, "the same reason is said once");
+    gate.post(&[Line::Did(receipt("s1"))]).await.unwrap();
+    assert_eq!(view().given_back, None, "somebody goes on");
+    for version in [0, 2] {
+        assert_eq!(give_back(&gate, version, "somebody else owns it", false).await, StatusCode::CONFLICT);
+    }
+    gate.post(&[Line::Finish(Outcome::Committed)]).await.unwrap();
+    assert_eq!(give_back(&gate, 1, "somebody else owns it", false).await, StatusCode::CONFLICT, "it is over");
+    assert_eq!(view().given_back, None, "one that is fenced gives no reason");
     let long = "x".repeat(2_048);
     assert_eq!(give_back(&gate, 1, &long, false).await, StatusCode::PAYLOAD_TOO_LARGE);
 }
