@@ -10,11 +10,15 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use server::process::ledger::{self, Outcome};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
-use support::{Ran, Running, marked, output, processes_of, program, stanch, wait_for, wait_until_nothing_is_left};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use support::{
+    Ran, Running, marked, output, processes_of, program, stanch, wait_for, wait_until_nothing_is_left, wait_up_to,
+};
 
 /// How long after its acknowledgment something may still begin.
 const EFFECTIVE_MS: i64 = 1_000;
+/// How long an executor that is asked to end may take: much less than a commit may.
+const ENDS_WITHIN: Duration = Duration::from_secs(20);
 /// How many shops are tried until one comes to a commit.
 const TRIES_MAX: u32 = 3;
 /// How long it is watched that nothing does.
@@ -145,14 +149,15 @@ impl Shop {
         let acknowledged = self.hold(&["--reason", "looks wrong", "--as", "kim"]);
         self.nothing_begins(acknowledged);
         let begun = self.begun().len();
-        let executor = || std::fs::read_to_string(Path::new(&self.data).join("executor.pid")).ok()?.trim().parse().ok();
-        kill(wait_for("an executor", executor));
+        kill(wait_for("an executor", || self.executor()));
         self.nothing_begins(acknowledged);
         let server = processes_of(&self.dir).into_iter().find(|(_, line)| line.contains(" serve ")).unwrap().0;
         kill(server);
         let listed = self.say(&["hold", "--list"]);
         assert_eq!((listed.exit, &listed.json()["holds"][0]["by"]), (0, &json!("kim")), "{listed:?}");
         let mut again = self.serve();
+        self.nothing_begins(acknowledged);
+        self.asks_the_executor_to_end();
         self.nothing_begins(acknowledged);
         self.resume("all");
         let lines = run.rest();
@@ -170,6 +175,23 @@ impl Shop {
         again.signal(Signal::TERM);
         assert_eq!(again.ended(), Some(0));
         Ok(())
+    }
+
+    fn executor(&self) -> Option<u32> {
+        let pid = std::fs::read_to_string(Path::new(&self.data).join("executor.pid")).ok()?.trim().parse().ok()?;
+        self.runs(pid).then_some(pid)
+    }
+
+    fn runs(&self, pid: u32) -> bool {
+        processes_of(&self.dir).iter().any(|(running, _)| *running == pid)
+    }
+
+    /// Its commit is frozen for as long as nobody lifts the hold, and it ends all the same.
+    fn asks_the_executor_to_end(&self) {
+        let pid = wait_for("an executor", || self.executor());
+        kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::TERM).unwrap();
+        let ended = wait_up_to(ENDS_WITHIN, || (!self.runs(pid)).then_some(()));
+        assert!(ended.is_some(), "the executor goes on under the hold");
     }
 
     /// The server once more, on the same directory and port.
