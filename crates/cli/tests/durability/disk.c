@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #define FILES_MAX 65536
+#define HEAD_BYTES 25
 
 static pthread_mutex_t order = PTHREAD_MUTEX_INITIALIZER;
 static char *names[FILES_MAX];
@@ -55,16 +56,21 @@ static void all(const void *bytes, size_t length) {
 
 static void note(char op, const char *path, const char *other, uint64_t offset, const void *data, uint64_t length) {
   if (record < 0) return;
-  char head[25] = {op};
   uint32_t first = strlen(path), second = other ? strlen(other) : 0;
-  memcpy(head + 1, &first, 4);
-  memcpy(head + 5, &second, 4);
-  memcpy(head + 9, &offset, 8);
-  memcpy(head + 17, &length, 8);
-  all(head, sizeof head);
-  all(path, first);
-  if (second) all(other, second);
-  if (length) all(data, length);
+  size_t whole = HEAD_BYTES + first + second + length;
+  char *line = malloc(whole), *end = line + HEAD_BYTES;
+  if (!line) abort();
+  line[0] = op;
+  memcpy(line + 1, &first, 4);
+  memcpy(line + 5, &second, 4);
+  memcpy(line + 9, &offset, 8);
+  memcpy(line + 17, &length, 8);
+  end = mempcpy(end, path, first);
+  if (second) end = mempcpy(end, other, second);
+  if (length) memcpy(end, data, length);
+  /* In one call: a kill in the middle leaves half a record at most, at the end. */
+  all(line, whole);
+  free(line);
 }
 
 /* The error that this call is to fail with, or 0. */

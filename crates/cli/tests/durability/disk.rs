@@ -31,7 +31,8 @@ impl Recorder {
         self.dir.path().canonicalize().unwrap().join("data")
     }
 
-    fn log(&self) -> PathBuf {
+    /// Where the record goes.
+    pub(crate) fn log(&self) -> PathBuf {
         self.dir.path().join("log")
     }
 
@@ -71,17 +72,24 @@ impl Recorder {
         std::fs::metadata(self.log()).map_or(0, |log| log.len())
     }
 
-    /// Everything recorded, each with the position after it.
+    /// Everything recorded, each with the position after it. The last recorded process has ended.
     pub(crate) fn operations(&self) -> Vec<(u64, Operation)> {
-        let log = std::fs::read(self.log()).unwrap();
+        let log = std::fs::read(self.log()).unwrap_or_default();
         let mut at = 0;
         let mut operations = Vec::new();
-        while at < log.len() {
-            let (operation, length) = Operation::read(&log[at..]);
+        while let Some((operation, length)) = Operation::read(&log[at..]) {
             at += length;
             operations.push((at as u64, operation));
         }
         operations
+    }
+
+    /// Takes away half a record, which a process that was killed may have left at the end.
+    pub(crate) fn mend(&self) {
+        let end = self.operations().last().map_or(0, |(position, _)| *position);
+        if let Ok(log) = std::fs::File::options().write(true).open(self.log()) {
+            log.set_len(end).unwrap();
+        }
     }
 }
 
@@ -108,10 +116,17 @@ impl Operation {
         }
     }
 
-    fn read(bytes: &[u8]) -> (Operation, usize) {
+    /// The first operation and its length; none where the record ends before it does.
+    fn read(bytes: &[u8]) -> Option<(Operation, usize)> {
+        if bytes.len() < HEAD_BYTES {
+            return None;
+        }
         let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
         let long = |at: usize| usize::try_from(u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap())).unwrap();
         let (first, second, offset, length) = (word(1), word(5), long(9), long(17));
+        if bytes.len() < HEAD_BYTES + first + second + length {
+            return None;
+        }
         let text = |at: usize, length: usize| String::from_utf8(bytes[at..at + length].to_vec()).unwrap();
         let path = text(HEAD_BYTES, first);
         let other = text(HEAD_BYTES + first, second);
@@ -127,7 +142,7 @@ impl Operation {
             b'F' => Operation::FailedSync(path),
             other => panic!("an unknown operation {other}"),
         };
-        (operation, data + length)
+        Some((operation, data + length))
     }
 }
 

@@ -22,6 +22,7 @@ const WRITES: u64 = 60;
 const INSTANTS: u64 = 60;
 
 fn start(recorder: &Recorder) -> Server {
+    recorder.mend();
     Server::start_with(&recorder.data(), &["--no-executor"], &recorder.environment())
 }
 
@@ -195,4 +196,24 @@ async fn what_is_acknowledged_after_a_failed_sync_and_a_restart_survives_a_loss_
     }
     println!("{failed} syncs failed; {tried} losses of power after them, 0 acknowledged writes lost");
     assert!(failed >= 3 && tried > 10);
+}
+
+/// A process that is killed while it records leaves half a record, and the next one would record behind it.
+#[test]
+fn half_a_record_at_the_end_is_taken_away() {
+    let recorder = Recorder::build();
+    let start = || Server::start_with(&recorder.data(), &["--no-executor"], &recorder.environment());
+    start().end();
+    let whole = recorder.operations();
+    let end = whole.last().unwrap().0;
+    for half in [1, 24, 25, 40] {
+        let mut log = std::fs::File::options().append(true).open(recorder.log()).unwrap();
+        let name = 40_u32.to_ne_bytes();
+        let torn = [&b"C"[..], &name, &[0; 20], b"a name that is longer"].concat();
+        std::io::Write::write_all(&mut log, &torn[..half]).unwrap();
+        recorder.mend();
+        assert_eq!((recorder.position(), recorder.operations().len()), (end, whole.len()));
+    }
+    start().end();
+    assert!(recorder.operations().len() > whole.len());
 }
