@@ -172,7 +172,7 @@ pub(crate) struct WordArgs {
     /// The server (default: the one that the data directory names, or http://127.0.0.1:8001)
     #[arg(long, value_name = "URL", env = "STANCH_SERVER")]
     pub(crate) server: Option<String>,
-    /// The server's data directory, with a person's key (default: what the server says, or the one for this user)
+    /// The server's data directory, with a person's key; to be given when the server is down (default: what the server says)
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
     /// JSON on stdout

@@ -14,7 +14,7 @@ mod evidence;
 mod holds;
 mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wire;
 mod writer;
 

@@ -68,7 +68,7 @@ async fn waits(future: &mut Pin<&mut impl Future>) -> bool {
 }
 
 /// Looks again and again until it is so, and fails after [`PATIENCE`].
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let looking = async {
         while !is_so() {
             tokio::task::yield_now().await;

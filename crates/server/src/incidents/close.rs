@@ -152,12 +152,12 @@ impl Run {
 mod tests {
     use super::*;
     use crate::app::App;
+    use crate::engine::tests::until;
     use crate::fixture::Fixture;
     use crate::incidents::chain::{Batch, Chain};
     use crate::incidents::run::Brief;
     use governance::record::Veto;
     use protocol::{Create, Request, TaskRef};
-    use std::pin::pin;
 
     /// An incident whose task is held, with what `records` puts into its evidence.
     async fn begun(app: &App, records: impl FnOnce(&mut Batch)) -> Run {
@@ -186,22 +186,15 @@ mod tests {
         let veto = Veto { plan: Digest::of(b"plan"), reasons: vec!["a test".into()], evidence: Vec::new() };
         let mut run = begun(&app, |batch| assert!(batch.record(&app.keys.verification, veto).is_ok())).await;
         let (seal, ending) = (run.promise("seal"), escalated());
-        let mut closing = pin!(run.close(&ending));
-        let mut is_over = false;
-        let closed = loop {
-            let polled = tokio::select! {
-                biased;
-                closed = &mut closing => break closed,
-                () = tokio::task::yield_now() => app.engine.promise(&seal),
-            };
-            let Some(offered) = polled.filter(|_| !is_over) else { continue };
-            assert_eq!(offered.timeout_at, app.env.now().plus(SEAL_MAX));
+        let offered = async {
+            until("a seal is asked for", || app.engine.promise(&seal).is_some()).await;
+            assert_eq!(app.engine.promise(&seal).unwrap().timeout_at, app.env.now().plus(SEAL_MAX));
             app.env.advance(Millis(SEAL_MAX.0 - 1));
             app.engine.flush().await.unwrap();
             assert_eq!(app.engine.promise(&seal).unwrap().state, PromiseState::Pending);
             app.env.advance(Millis(1));
-            is_over = true;
         };
+        let (closed, ()) = tokio::join!(run.close(&ending), offered);
         let Err(Stop::Ended(ended)) = closed else { panic!("{closed:?}") };
         assert!(ended.exit == 20 && ended.why.contains("the evidence stays open"), "{ended:?}");
     }
