@@ -24,7 +24,7 @@ pub(crate) fn crash_matrix(root: &Path, arguments: impl Iterator<Item = String>)
         cargo_with(root, &["run", "--release", "--package", "stanch-sim", "--", "--seed", &seed], &[])?;
     }
     if matrix.real {
-        let test = ["test", "--package", "stanch", "--test", "kills", "--", "--nocapture"];
+        let test = ["test", "--release", "--package", "stanch", "--test", "kills", "--", "--nocapture"];
         cargo_with(root, &test, &[("KILLS", &matrix.kills.to_string()), ("SEED", &seed)])?;
     }
     Ok(())
@@ -32,7 +32,7 @@ pub(crate) fn crash_matrix(root: &Path, arguments: impl Iterator<Item = String>)
 
 /// Every signal and every kill at every moment, and what stays.
 pub(crate) fn leftovers(root: &Path) -> Result<()> {
-    let test = ["test", "--package", "stanch", "--test", "leftovers", "--", "--nocapture"];
+    let test = ["test", "--release", "--package", "stanch", "--test", "leftovers", "--", "--nocapture"];
     cargo_with(root, &test, &[("LEFTOVERS", "all")])
 }
 
