@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 /// How long anything may take here: a bound that only a hung program meets.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// Inherited by everything that a marked process starts.
 pub(crate) const MARK: &str = "TEST_DIRECTORY";
 const LOOK_EVERY: Duration = Duration::from_millis(20);
