@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
 const USAGE: &str = "usage: cargo xtask tidy | ci | fuzz [--seconds N] [DECODER]... | kill-server [--kills N] [--seed N] | power-loss [--instants N] [--seed N] \
-    | crash-matrix [--simulated] [--real] [--kills N] [--seed N] | leftovers | truth-table";
+    | crash-matrix [--simulated] [--real] [--kills N] [--seed N] | leftovers | truth-table | keep";
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
@@ -27,6 +27,7 @@ fn main() -> Result<()> {
         Some("crash-matrix") => long::crash_matrix(root, std::env::args().skip(2)),
         Some("leftovers") => long::leftovers(root),
         Some("truth-table") => truth_table(root),
+        Some("keep") => keep(root),
         _ => bail!("{USAGE}"),
     }
 }
@@ -73,6 +74,25 @@ fn truth_table(root: &Path) -> Result<()> {
     let package = ["--package", "stanch-governance", "--features", "long", "--lib"];
     let test = [&["test", "--release"][..], &package, &["--", "--nocapture", "tests::truth"]].concat();
     cargo(root, &test)
+}
+
+/// Writes the files anew that tests begin with and that nobody without the tests' keys can make.
+#[expect(clippy::disallowed_methods, reason = "it runs the test that prints them")]
+fn keep(root: &Path) -> Result<()> {
+    let mut test = std::process::Command::new(env!("CARGO"));
+    test.args(["test", "--package", "stanch-governance", "--features", "keep", "--lib", "--", "--nocapture"]);
+    let output = test.arg("kept_files_are_printed").current_dir(root).output()?;
+    let printed = String::from_utf8(output.stdout)?;
+    // The runner may put the test's name before the first of them.
+    for line in printed.lines().filter_map(|line| Some(line.split_once("KEPT ")?.1)) {
+        let (path, hex) = line.split_once(' ').context("a path and its bytes")?;
+        let bytes: Result<Vec<u8>, _> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(hex.get(at..at + 2).unwrap_or(""), 16)).collect();
+        let path = root.join("crates/governance").join(path);
+        std::fs::write(&path, bytes?).with_context(|| path.display().to_string())?;
+        println!("written: {}", path.display());
+    }
+    if output.status.success() { Ok(()) } else { bail!("{}", String::from_utf8_lossy(&output.stderr)) }
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<()> {

@@ -193,7 +193,7 @@ struct Change {
 /// Stores a change together with its record, if it is still the next one when it is written.
 async fn take(app: &App, change: Change, record: &str) -> Result<(), HoldError> {
     let entry = Entry { incident: None, seq: None, bytes: record.as_bytes().to_vec() };
-    // WHY: the record's own version, not the state's: another word may have been stored since the state was read.
+    // The record's own version, not the state's: another word may have been stored since the state was read.
     let guard = Guard::Holds { version: change.version.saturating_sub(1) };
     match app.engine.submit(vec![change.request], vec![entry], Vec::new(), vec![guard]).await {
         Ok(_) => Ok(()),
