@@ -1,9 +1,12 @@
 //! The protocol's invariants as one function over a whole state.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::state::{Message, Promise, PromiseState, Row, Task, TaskState, TimerKind};
+use base::Timestamp;
+
+use crate::ids::same_origin;
+use crate::schedule::{NEVER, Schedule};
+use crate::state::{Message, Promise, PromiseState, Row, Task, TaskState, Timer, TimerKind};
 use crate::view::View;
 
 /// A broken invariant: a bug, never a condition to repair at run time.
@@ -23,7 +26,8 @@ impl std::fmt::Display for Violation {
 
 macro_rules! invariants {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// What must hold in every state. The first thirteen are the protocol text's, by its names.
+        /// What must hold in every state, and between each state and the next. The first thirteen are the protocol
+        /// text's, by its names.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Invariant { $($(#[$doc])* $variant,)* }
 
@@ -81,48 +85,113 @@ invariants! {
     AcquiredAtVersionZero = "acquired_at_version_zero",
     /// No promise awaits itself, and only awaitable promises are awaited.
     BadCallback = "bad_callback",
+    /// Awaiter and awaited belong to one call tree.
+    CallbackCrossesOrigins = "callback_crosses_origins",
+    /// A task says why it is halted exactly while it is.
+    HaltedWithoutReason = "halted_without_reason",
+    /// A schedule fired last before it fires next, and has a timer exactly then.
+    ScheduleTimes = "schedule_times",
     /// A queued execute names a pending task at its version and target, and a queued unblock a settled promise.
     StaleMessage = "stale_message",
+    /// Between two states: what a promise was created with stays, and it was not there before it was created.
+    CreationChanged = "creation_changed",
+    /// Between two states: a settled promise stays as it settled.
+    SettledChanged = "settled_changed",
+    /// Between two states: a task stays, and a fulfilled one stays fulfilled.
+    TaskVanished = "task_vanished",
+    /// Between two states: a version rises by one, when a task is acquired, given back or loses its lease.
+    VersionMoved = "version_moved",
+    /// Between two states: a task is acquired when it was pending, suspended when it was acquired, and leaves a halt
+    /// by being offered again or fulfilled.
+    TaskMoved = "task_moved",
+    /// Between two states: a task is acquired with a lease that runs from then.
+    LeaseNotFromNow = "lease_not_from_now",
+    /// Between two states: no task is offered whose promise is past its deadline.
+    DeadDispatch = "dead_dispatch",
+    /// Between two states: who listens to a pending promise goes on to listen.
+    WaiterLost = "waiter_lost",
 }
 
 /// Every violated invariant of a state; empty for a sound one.
 #[must_use]
 pub fn check(view: &dyn View) -> Vec<Violation> {
-    let rows = view.rows();
-    let mut checker = Checker::new(view, &rows);
-    for row in &rows {
-        checker.promise(row);
-        if let Some(task) = &row.task {
-            checker.task(row, task);
-        }
-        checker.callbacks(row);
-    }
-    checker.timers(view);
-    checker.messages(view);
+    let mut checker = Checker { view, violations: Vec::new() };
+    view.rows().iter().for_each(|row| checker.row(row));
+    view.timers().iter().for_each(|timer| checker.timer(timer));
+    view.outbox().iter().for_each(|message| checker.message(message));
+    view.schedules_after("", usize::MAX).iter().for_each(|schedule| checker.schedule(schedule));
     checker.violations
 }
 
+/// The violated invariants of one row, with what it is connected to; what a sample of a large state looks at.
+#[must_use]
+pub fn check_row(view: &dyn View, row: &Arc<Row>) -> Vec<Violation> {
+    let mut checker = Checker { view, violations: Vec::new() };
+    checker.row(row);
+    row.timers().iter().for_each(|timer| checker.timer(timer));
+    checker.violations
+}
+
+/// The violated invariants between a row and what became of it at `now`; `None` if it is new.
+#[must_use]
+pub fn check_step(before: Option<&Row>, after: &Row, now: Timestamp) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut need = |holds: bool, invariant| {
+        if !holds {
+            found.push(Violation { invariant, id: after.id().to_owned() });
+        }
+    };
+    if let Some(before) = before {
+        let (old, new) = (&before.promise, &after.promise);
+        let created = |promise: &Promise| {
+            (promise.id.clone(), promise.param.clone(), promise.tags.clone(), promise.timeout_at, promise.created_at)
+        };
+        need(Arc::ptr_eq(old, new) || created(old) == created(new), Invariant::CreationChanged);
+        need(!old.is_settled() || old == new, Invariant::SettledChanged);
+        // An awaiter that settles takes its callbacks with it; a listener stays for as long as the promise pends.
+        need(new.is_settled() || before.listeners.is_subset(&after.listeners), Invariant::WaiterLost);
+        need(before.task.is_none() || after.task.is_some(), Invariant::TaskVanished);
+    }
+    let Some(task) = after.task.as_deref() else { return found };
+    let old = before.and_then(|before| before.task.as_deref());
+    let (from, version) = old.map_or((TaskState::Pending, 0), |old| (old.state, old.version));
+    need(from != TaskState::Fulfilled || task.state == TaskState::Fulfilled, Invariant::TaskVanished);
+    let moved = (from, task.state);
+    let owned = moved == (TaskState::Pending, TaskState::Acquired);
+    let lost = from == TaskState::Acquired && matches!(task.state, TaskState::Pending | TaskState::Halted);
+    let by_one = version.checked_add(1) == Some(task.version) && (owned || lost);
+    need(task.version == version || by_one, Invariant::VersionMoved);
+    let may = match task.state {
+        TaskState::Acquired => matches!(from, TaskState::Acquired | TaskState::Pending),
+        TaskState::Suspended => matches!(from, TaskState::Suspended | TaskState::Acquired),
+        TaskState::Pending | TaskState::Halted | TaskState::Fulfilled => true,
+    };
+    need(may, Invariant::TaskMoved);
+    let lease = task.ttl.map(|ttl| now.plus(ttl));
+    need(!owned || task.lease_at == lease, Invariant::LeaseNotFromNow);
+    let offered = task.state == TaskState::Pending && from != TaskState::Pending;
+    need(!offered || after.promise.is_live(now), Invariant::DeadDispatch);
+    found
+}
+
 struct Checker<'a> {
-    rows: BTreeMap<&'a str, &'a Row>,
-    timers: BTreeSet<(TimerKind, String, i64)>,
-    awaiters: BTreeSet<&'a str>,
+    view: &'a dyn View,
     violations: Vec<Violation>,
 }
 
-impl<'a> Checker<'a> {
-    fn new(view: &dyn View, rows: &'a [Arc<Row>]) -> Checker<'a> {
-        Checker {
-            rows: rows.iter().map(|row| (row.id(), &**row)).collect(),
-            timers: view.timers().into_iter().map(|timer| (timer.kind, timer.id, timer.at.0)).collect(),
-            awaiters: rows.iter().flat_map(|row| row.callbacks.iter().map(String::as_str)).collect(),
-            violations: Vec::new(),
-        }
-    }
-
+impl Checker<'_> {
     fn need(&mut self, holds: bool, invariant: Invariant, id: &str) {
         if !holds {
             self.violations.push(Violation { invariant, id: id.to_owned() });
         }
+    }
+
+    fn row(&mut self, row: &Row) {
+        self.promise(row);
+        if let Some(task) = &row.task {
+            self.task(row, task);
+        }
+        self.callbacks(row);
     }
 
     fn promise(&mut self, row: &Row) {
@@ -130,8 +199,8 @@ impl<'a> Checker<'a> {
         let id = promise.id.as_str();
         let settled = promise.is_settled();
         self.need(settled || promise.target().is_none() || row.task.is_some(), Invariant::OrphanInvokes, id);
-        let entry = (TimerKind::Promise, id.to_owned(), promise.timeout_at.0);
-        self.need(settled || self.timers.contains(&entry), Invariant::MissingPromiseTimeout, id);
+        let armed = settled || self.is_armed(TimerKind::Promise, promise.timeout_at, id);
+        self.need(armed, Invariant::MissingPromiseTimeout, id);
         let by_deadline = promise.state == PromiseState::TimedOut;
         let at_deadline = promise.settled_at == Some(promise.timeout_at);
         self.need(!by_deadline || at_deadline, Invariant::TimedOutSettledAtMismatch, id);
@@ -153,14 +222,15 @@ impl<'a> Checker<'a> {
     fn task(&mut self, row: &Row, task: &Task) {
         let id = task.id.as_str();
         self.need(id == row.id(), Invariant::OrphanTasks, id);
-        let retry = task.retry_at.is_some_and(|at| self.timers.contains(&(TimerKind::Retry, id.to_owned(), at.0)));
-        let lease = task.lease_at.is_some_and(|at| self.timers.contains(&(TimerKind::Lease, id.to_owned(), at.0)));
+        let retry = task.retry_at.is_some_and(|at| self.is_armed(TimerKind::Retry, at, id));
+        let lease = task.lease_at.is_some_and(|at| self.is_armed(TimerKind::Lease, at, id));
         let none = task.retry_at.is_none() && task.lease_at.is_none();
         let (pending, acquired) = (task.state == TaskState::Pending, task.state == TaskState::Acquired);
         self.need(!pending || retry, Invariant::PendingTaskNoTimeout, id);
         self.need(!acquired || lease, Invariant::AcquiredTaskNoLease, id);
         if task.state == TaskState::Suspended {
-            self.need(self.awaiters.contains(id), Invariant::SuspendedNoCallback, id);
+            let awaits = !self.view.awaited_by(id).is_empty();
+            self.need(awaits, Invariant::SuspendedNoCallback, id);
             self.need(task.resumes.is_empty(), Invariant::SuspendedWithConsumedCallbacks, id);
             self.need(none, Invariant::SuspendedTaskHasTimeout, id);
         }
@@ -169,52 +239,66 @@ impl<'a> Checker<'a> {
         let fits = held.iter().all(|held| *held == acquired) && task.retry_at.is_some() == pending;
         self.need(fits, Invariant::TaskTimersDisagree, id);
         self.need(!acquired || task.version >= 1, Invariant::AcquiredAtVersionZero, id);
+        let told = task.reason.is_some() == (task.state == TaskState::Halted);
+        self.need(told, Invariant::HaltedWithoutReason, id);
     }
 
     fn callbacks(&mut self, row: &Row) {
         for awaiter in &row.callbacks {
-            let targeted = self.rows.get(awaiter.as_str()).is_some_and(|row| row.promise.target().is_some());
+            let waiting = self.view.row(awaiter);
+            let targeted = waiting.as_ref().is_some_and(|row| row.promise.target().is_some());
             self.need(targeted, Invariant::CallbackAwaiterNoTarget, awaiter);
             self.need(awaiter != row.id() && row.promise.is_awaitable(), Invariant::BadCallback, row.id());
+            let waiting = waiting.as_ref().map(|row| &*row.promise);
+            let related = same_origin((awaiter, waiting), (row.id(), Some(&row.promise)));
+            self.need(related, Invariant::CallbackCrossesOrigins, row.id());
         }
+    }
+
+    fn is_armed(&self, kind: TimerKind, at: Timestamp, id: &str) -> bool {
+        self.view.has_timer(&Timer { kind, at, id: id.to_owned() })
     }
 
     /// Looks from the timer index back at the rows: an entry no row calls for is stale.
-    fn timers(&mut self, view: &dyn View) {
-        for timer in view.timers() {
-            let row = self.rows.get(timer.id.as_str()).copied();
-            let called_for = row.is_some_and(|row| row.timers().contains(&timer));
-            let state = row.and_then(|row| row.task.as_ref()).map(|task| task.state);
-            let invariant = match (timer.kind, state) {
-                (TimerKind::Promise, _) => Invariant::StalePromiseTimeout,
-                (_, Some(TaskState::Suspended)) => Invariant::SuspendedTaskHasTimeout,
-                (_, Some(TaskState::Fulfilled)) => Invariant::FulfilledTaskHasTimeout,
-                (_, _) => Invariant::TaskTimersDisagree,
-            };
-            self.need(called_for, invariant, &timer.id);
+    fn timer(&mut self, timer: &Timer) {
+        if timer.kind == TimerKind::Schedule {
+            let called_for = self.view.schedule(&timer.id).and_then(|schedule| schedule.timer());
+            return self.need(called_for.as_ref() == Some(timer), Invariant::ScheduleTimes, &timer.id);
         }
+        let row = self.view.row(&timer.id);
+        let called_for = row.as_ref().is_some_and(|row| row.timers().contains(timer));
+        let state = row.as_ref().and_then(|row| row.task.as_ref()).map(|task| task.state);
+        let invariant = match (timer.kind, state) {
+            (TimerKind::Promise, _) => Invariant::StalePromiseTimeout,
+            (_, Some(TaskState::Suspended)) => Invariant::SuspendedTaskHasTimeout,
+            (_, Some(TaskState::Fulfilled)) => Invariant::FulfilledTaskHasTimeout,
+            (_, _) => Invariant::TaskTimersDisagree,
+        };
+        self.need(called_for, invariant, &timer.id);
     }
 
-    fn messages(&mut self, view: &dyn View) {
-        for message in view.outbox() {
-            let (id, fresh) = match &message {
-                Message::Execute { task_id, version, address } => {
-                    let row = self.rows.get(task_id.as_str());
-                    let fresh = row.is_some_and(|row| {
-                        let offered = row
-                            .task
-                            .as_ref()
-                            .is_some_and(|task| task.state == TaskState::Pending && task.version == *version);
-                        offered && row.promise.target() == Some(address)
-                    });
-                    (task_id.as_str(), fresh)
-                }
-                Message::Unblock { promise, .. } => {
-                    let stored = self.rows.get(promise.id.as_str());
-                    (promise.id.as_str(), stored.is_some_and(|row| row.promise == *promise) && promise.is_settled())
-                }
-            };
-            self.need(fresh, Invariant::StaleMessage, id);
-        }
+    fn schedule(&mut self, schedule: &Schedule) {
+        let ordered = schedule.last_run_at.is_none_or(|last| last < schedule.next_run_at);
+        let armed = schedule.timer().is_none_or(|timer| self.view.has_timer(&timer));
+        let sound = ordered && armed && schedule.next_run_at <= NEVER;
+        self.need(sound, Invariant::ScheduleTimes, &schedule.id);
+    }
+
+    fn message(&mut self, message: &Message) {
+        let (id, fresh) = match message {
+            Message::Execute { task_id, version, address } => {
+                let row = self.view.row(task_id);
+                let fresh = row.is_some_and(|row| {
+                    let is_offered = |task: &Arc<Task>| task.state == TaskState::Pending && task.version == *version;
+                    row.task.as_ref().is_some_and(is_offered) && row.promise.target() == Some(address)
+                });
+                (task_id.as_str(), fresh)
+            }
+            Message::Unblock { promise, .. } => {
+                let stored = self.view.row(&promise.id);
+                (promise.id.as_str(), stored.is_some_and(|row| row.promise == *promise) && promise.is_settled())
+            }
+        };
+        self.need(fresh, Invariant::StaleMessage, id);
     }
 }

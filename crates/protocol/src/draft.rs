@@ -6,6 +6,7 @@ use std::sync::Arc;
 use base::Timestamp;
 
 use crate::limits::{PRELOAD_BYTES_MAX, PRELOAD_COUNT_MAX};
+use crate::schedule::Schedule;
 use crate::state::{Message, MessageKey, Promise, Row, Task, Timer};
 use crate::view::{Config, Effect, View};
 
@@ -16,6 +17,7 @@ pub(crate) struct Draft<'a> {
     pub(crate) config: &'a Config,
     rows: BTreeMap<String, Change>,
     messages: BTreeMap<MessageKey, Option<Message>>,
+    schedules: BTreeMap<String, Option<Arc<Schedule>>>,
 }
 
 struct Change {
@@ -26,7 +28,7 @@ struct Change {
 impl<'a> Draft<'a> {
     /// A draft without changes.
     pub(crate) fn new(view: &'a dyn View, now: Timestamp, config: &'a Config) -> Self {
-        Draft { view, now, config, rows: BTreeMap::new(), messages: BTreeMap::new() }
+        Draft { view, now, config, rows: BTreeMap::new(), messages: BTreeMap::new(), schedules: BTreeMap::new() }
     }
 
     /// The row as it stands in this draft.
@@ -83,6 +85,18 @@ impl<'a> Draft<'a> {
         self.messages.insert(key, None);
     }
 
+    /// The schedule now reads so.
+    pub(crate) fn put_schedule(&mut self, schedule: Schedule) -> Arc<Schedule> {
+        let schedule = Arc::new(schedule);
+        self.schedules.insert(schedule.id.clone(), Some(Arc::clone(&schedule)));
+        schedule
+    }
+
+    /// There is no such schedule any more.
+    pub(crate) fn drop_schedule(&mut self, id: &str) {
+        self.schedules.insert(id.to_owned(), None);
+    }
+
     /// The promises of the branch of `id`, without itself, ordered by id.
     ///
     // LIMIT: an unbounded preload makes a workflow of n steps cost n²; a client re-creates what is missing.
@@ -120,6 +134,12 @@ impl<'a> Draft<'a> {
             puts.push(Effect::Put(change.after));
         }
         let mut effects = puts;
+        for (id, after) in self.schedules {
+            let before = self.view.schedule(&id);
+            timers.extend(before.and_then(|old| old.timer()).map(Effect::Disarm));
+            timers.extend(after.as_ref().and_then(|new| new.timer()).map(Effect::Arm));
+            effects.push(after.map_or(Effect::DropSchedule(id), Effect::PutSchedule));
+        }
         effects.extend(timers);
         for (key, message) in self.messages {
             match message {

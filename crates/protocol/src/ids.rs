@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use base::Timestamp;
+
 use crate::request::{Request, Response};
+use crate::schedule::firing_id;
 use crate::state::Promise;
 use crate::tags::{BRANCH, ORIGIN, PARENT, PREFIX};
 use crate::validate::validate;
@@ -20,6 +23,7 @@ pub fn is_reserved(id: &str) -> bool {
 /// carry a result. A malformed request is left to [`crate::apply`], which answers 400.
 #[must_use]
 pub fn reserved_refusal(request: &Request) -> Option<Response> {
+    let fired;
     let written: Vec<&str> = match request {
         Request::PromiseGet { .. }
         | Request::TaskGet { .. }
@@ -27,7 +31,17 @@ pub fn reserved_refusal(request: &Request) -> Option<Response> {
         | Request::TaskAcquire { .. }
         | Request::TaskRelease(_)
         | Request::TaskHeartbeat { .. }
-        | Request::NotSupported { .. } => Vec::new(),
+        | Request::PromiseSearch(_)
+        | Request::TaskSearch(_)
+        | Request::ScheduleGet { .. }
+        | Request::ScheduleDelete { .. }
+        | Request::ScheduleSearch(_)
+        | Request::Debug(_) => Vec::new(),
+        Request::TaskHalt { id } | Request::TaskContinue { id } => vec![id],
+        Request::ScheduleCreate(create) => {
+            fired = firing_id(&create.promise_id, &create.id, Timestamp(0));
+            vec![&create.id, &fired]
+        }
         Request::PromiseCreate(create) | Request::TaskCreate { action: create, .. } => vec![&create.id],
         Request::PromiseSettle(settle) => vec![&settle.id],
         Request::RegisterCallback(callback) => vec![&callback.awaited, &callback.awaiter],

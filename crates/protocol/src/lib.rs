@@ -15,7 +15,10 @@ pub mod limits;
 mod machine;
 mod memory;
 mod request;
+mod schedule;
+mod search;
 mod settlement;
+mod snapshot;
 mod state;
 mod tags;
 mod validate;
@@ -30,14 +33,19 @@ mod testkit;
 mod tests;
 
 pub use address::{Address, Cast};
-pub use check::{Invariant, Violation, check};
+pub use check::{Invariant, Violation, check, check_row, check_step};
 pub use ids::{is_reserved, reserved_refusal};
 pub use machine::{apply, delivered, reclaim, tick};
 pub use memory::{Memory, Undo};
-pub use request::{Body, Callback, Create, FenceAction, FencedKind, Request, Resolution, Response, Settle, TaskRef};
+pub use request::{
+    Body, Callback, Create, Debug, FenceAction, FencedKind, PromiseSearch, Request, Resolution, Response,
+    ScheduleCreate, ScheduleSearch, Settle, TaskRef, TaskSearch,
+};
+pub use schedule::{NEVER, Schedule, next_firing};
+pub use snapshot::Snapshot;
 pub use state::{
     Message, MessageKey, Promise, PromiseState, Row, Task, TaskRecord, TaskState, Timer, TimerKind, Value,
 };
-pub use tags::{BRANCH, DELAY, EXTERNAL, ORIGIN, PARENT, PREFIX, SCOPE, TARGET, TIMER};
+pub use tags::{BRANCH, DELAY, EXTERNAL, ORIGIN, PARENT, PREFIX, SCHEDULE, SCOPE, TARGET, TIMER};
 pub use validate::validate;
-pub use view::{Applied, Config, Effect, Profile, View};
+pub use view::{Applied, Config, Effect, Poison, Profile, View};

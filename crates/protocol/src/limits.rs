@@ -22,6 +22,14 @@ pub const HEARTBEAT_TASKS_MAX: usize = 10_000;
 pub const CALLBACKS_MAX: usize = 65_536;
 /// Most listeners held by one promise; one more is a 429.
 pub const LISTENERS_MAX: usize = 4_096;
+/// Largest page of a search.
+pub const SEARCH_LIMIT_MAX: u64 = 1_000;
+/// Most rows that one search looks at; what it answers may then be a short page with a cursor.
+pub const SEARCH_ROWS_MAX: usize = 100_000;
+/// Longest cron expression, in bytes.
+pub const CRON_BYTES_MAX: usize = 256;
+/// Most schedules.
+pub const SCHEDULES_MAX: usize = 100_000;
 /// Most promises handed to a worker with its task; it asks for the rest.
 pub const PRELOAD_COUNT_MAX: usize = 1_000;
 /// Most bytes of promises handed to a worker with its task.

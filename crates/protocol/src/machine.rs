@@ -6,8 +6,9 @@ use base::{Millis, Timestamp};
 
 use crate::draft::Draft;
 use crate::ids::same_origin;
-use crate::limits::{CALLBACKS_MAX, LISTENERS_MAX};
-use crate::request::{Body, Callback, Create, FenceAction, Request, Response, Settle, TaskRef};
+use crate::limits::{CALLBACKS_MAX, LISTENERS_MAX, SCHEDULES_MAX};
+use crate::request::{Body, Callback, Create, FenceAction, Request, Response, ScheduleCreate, Settle, TaskRef};
+use crate::schedule::Schedule;
 use crate::settlement::deadline_state;
 use crate::state::{Message, MessageKey, Promise, PromiseState, Row, Task, TaskState, TimerKind, Value};
 use crate::validate::validate;
@@ -34,13 +35,26 @@ pub fn apply(view: &dyn View, request: &Request, now: Timestamp, config: &Config
         Request::TaskSuspend { id, version, actions } => task_suspend(&mut draft, id, *version, actions),
         Request::TaskFence { id, version, action } => task_fence(&mut draft, id, *version, action),
         Request::TaskHeartbeat { pid, tasks } => Ok(task_heartbeat(&mut draft, pid, tasks)),
-        Request::NotSupported { kind } => Err(refuse(501, format!("`{kind}` is not supported"))),
+        Request::TaskHalt { id } => task_halt(&mut draft, id),
+        Request::TaskContinue { id } => task_continue(&mut draft, id),
+        Request::PromiseSearch(search) => Ok(search.answer(view)),
+        Request::TaskSearch(search) => Ok(search.answer(view)),
+        Request::ScheduleGet { id } => known_schedule(view, id).map(|schedule| Response::ok(Body::Schedule(schedule))),
+        Request::ScheduleCreate(create) => schedule_create(&mut draft, create),
+        Request::ScheduleDelete { id } => known_schedule(view, id).map(|_| {
+            draft.drop_schedule(id);
+            Response::ok(Body::Empty)
+        }),
+        Request::ScheduleSearch(search) => Ok(search.answer(view)),
+        Request::Debug(_) => Err(refuse(403, "the server was started without --debug".to_owned())),
     };
     let response = outcome.unwrap_or_else(Response::from);
     Applied { response, effects: draft.finish() }
 }
 
-/// One sweep: applies at most `limit` due timers, promises first, then retries, then leases.
+/// One sweep: applies at most `limit` due timers, promises first, then retries, leases and schedules.
+///
+/// A schedule fires once in a sweep; firings missed while nobody swept follow in the next ones.
 ///
 /// The effects belong into one transaction; none means that nothing was due.
 #[must_use]
@@ -55,8 +69,13 @@ pub fn tick(view: &dyn View, now: Timestamp, limit: u32, config: &Config) -> Vec
     for id in &retries {
         retry(&mut draft, id);
     }
-    for id in &view.due(TimerKind::Lease, now, left) {
+    let leases = view.due(TimerKind::Lease, now, left);
+    left = left.saturating_sub(leases.len());
+    for id in &leases {
         lapse(&mut draft, id, |task, now| task.lease_at.is_some_and(|at| at <= now));
+    }
+    for id in &view.due(TimerKind::Schedule, now, left) {
+        fire(&mut draft, id);
     }
     draft.finish()
 }
@@ -78,6 +97,9 @@ pub fn delivered(view: &dyn View, message: &Message) -> Vec<Effect> {
     let key = message.key();
     if view.queued(&key).as_ref() == Some(message) { vec![Effect::Retract(key)] } else { Vec::new() }
 }
+
+/// Why a task is halted that nobody but a request stopped.
+const HALTED: &str = "halted by request";
 
 type Outcome = Result<Response, Refusal>;
 
@@ -157,16 +179,7 @@ fn new_row(draft: &Draft<'_>, create: &Create) -> Row {
         let first_offer = promise.delayed_until(draft.now).filter(|_| promise.is_dispatchable());
         let retry_at = live.then(|| first_offer.unwrap_or_else(|| draft.retry_at(&promise)));
         let state = if live { TaskState::Pending } else { TaskState::Fulfilled };
-        Arc::new(Task {
-            id: create.id.clone(),
-            state,
-            version: 0,
-            resumes: Default::default(),
-            ttl: None,
-            pid: None,
-            retry_at,
-            lease_at: None,
-        })
+        Arc::new(Task::new(&create.id, state, retry_at))
     });
     Row { promise: Arc::new(promise), task, callbacks: Default::default(), listeners: Default::default() }
 }
@@ -280,6 +293,7 @@ fn take(draft: &mut Draft<'_>, id: &str, pid: &str, ttl: Millis) {
         task.state = TaskState::Acquired;
         task.version = profile.next_version(task.version, OwnerChange::Acquire);
         task.resumes.clear();
+        task.attempts = task.attempts.saturating_add(1);
         task.ttl = Some(ttl);
         task.pid = Some(pid.to_owned());
         task.retry_at = None;
@@ -324,7 +338,10 @@ fn task_suspend(draft: &mut Draft<'_>, id: &str, version: u64, actions: &[Callba
             return Err(refuse(429, format!("promise `{awaited}` is awaited by {CALLBACKS_MAX} tasks already")));
         }
     }
-    draft.edit_task(id, |task| task.resumes.clear());
+    draft.edit_task(id, |task| {
+        task.resumes.clear();
+        task.attempts = 0;
+    });
     if settled {
         return Ok(Response { status: 300, body: Body::Preload(draft.preload(id)) });
     }
@@ -341,6 +358,7 @@ fn task_suspend(draft: &mut Draft<'_>, id: &str, version: u64, actions: &[Callba
 fn task_fence(draft: &mut Draft<'_>, id: &str, version: u64, action: &FenceAction) -> Outcome {
     draft.touch([id, action.id()]);
     need_held(draft, id, version)?;
+    draft.edit_task(id, |task| task.attempts = 0);
     let inner = match action {
         FenceAction::Create(create) => promise_create(draft, create),
         FenceAction::Settle(settle) => promise_settle(draft, settle).unwrap_or_else(Response::from),
@@ -360,6 +378,62 @@ fn task_heartbeat(draft: &mut Draft<'_>, pid: &str, tasks: &[TaskRef]) -> Respon
         }
     }
     Response::ok(Body::Empty)
+}
+
+fn task_halt(draft: &mut Draft<'_>, id: &str) -> Outcome {
+    draft.touch([id]);
+    match known_task(draft, id)?.state {
+        TaskState::Fulfilled => return Err(refuse(409, format!("task `{id}` is fulfilled"))),
+        TaskState::Halted => {}
+        TaskState::Pending | TaskState::Acquired | TaskState::Suspended => draft.halt(id, HALTED.to_owned()),
+    }
+    Ok(Response::ok(Body::Empty))
+}
+
+fn task_continue(draft: &mut Draft<'_>, id: &str) -> Outcome {
+    draft.touch([id]);
+    if known_task(draft, id)?.state != TaskState::Halted {
+        return Err(refuse(409, format!("task `{id}` is not halted")));
+    }
+    draft.edit_task(id, |task| {
+        task.attempts = 0;
+        task.reason = None;
+    });
+    draft.offer(id);
+    Ok(Response::ok(Body::Empty))
+}
+
+fn schedule_create(draft: &mut Draft<'_>, create: &ScheduleCreate) -> Outcome {
+    if let Some(schedule) = draft.view.schedule(&create.id) {
+        return Ok(Response::ok(Body::Schedule(schedule)));
+    }
+    if draft.view.schedule_count() >= SCHEDULES_MAX {
+        return Err(refuse(429, format!("there are {SCHEDULES_MAX} schedules already")));
+    }
+    let schedule = Schedule::new(create, draft.now).map_err(|message| refuse(400, message))?;
+    Ok(Response::ok(Body::Schedule(draft.put_schedule(schedule))))
+}
+
+/// Creates the promise of one firing, as of that instant, and sets the next one.
+fn fire(draft: &mut Draft<'_>, id: &str) {
+    let Some(schedule) = draft.view.schedule(id).filter(|schedule| schedule.next_run_at <= draft.now) else { return };
+    let create = schedule.firing();
+    let at = schedule.next_run_at;
+    if draft.promise(&create.id).is_none() {
+        let born = Draft::new(draft.view, at, draft.config);
+        let row = new_row(&born, &create);
+        let promise = Arc::clone(&row.promise);
+        draft.insert(row);
+        draft.touch([create.id.as_str()]);
+        if promise.is_live(draft.now) {
+            draft.dispatch(&create.id, &promise);
+        }
+    }
+    draft.put_schedule(schedule.fired());
+}
+
+fn known_schedule(view: &dyn View, id: &str) -> Result<Arc<Schedule>, Refusal> {
+    view.schedule(id).ok_or_else(|| refuse(404, format!("schedule `{id}` does not exist")))
 }
 
 fn known_promise(draft: &Draft<'_>, id: &str) -> Result<Arc<Promise>, Refusal> {

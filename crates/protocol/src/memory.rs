@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base::Timestamp;
 
 use crate::request::TaskRef;
+use crate::schedule::Schedule;
 use crate::state::{Message, MessageKey, Promise, Row, Task, Timer, TimerKind};
 use crate::tags::BRANCH;
 use crate::view::{Effect, View};
@@ -15,6 +16,7 @@ use crate::view::{Effect, View};
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     rows: BTreeMap<String, Arc<Row>>,
+    schedules: BTreeMap<String, Arc<Schedule>>,
     timers: BTreeSet<Timer>,
     outbox: BTreeMap<MessageKey, Queued>,
     order: BTreeMap<u64, MessageKey>,
@@ -42,14 +44,23 @@ enum Replaced {
     Queued(MessageKey, Option<Queued>),
     Armed(Timer),
     Disarmed(Timer),
+    Schedule(String, Option<Arc<Schedule>>),
 }
 
 impl Memory {
     /// The state of a store: its rows, and its outbox in the order it was queued. Timers follow from
-    /// the rows.
+    /// the rows and the schedules.
     #[must_use]
-    pub fn load(rows: impl IntoIterator<Item = Row>, outbox: impl IntoIterator<Item = Message>) -> Memory {
+    pub fn load(
+        rows: impl IntoIterator<Item = Row>,
+        outbox: impl IntoIterator<Item = Message>,
+        schedules: impl IntoIterator<Item = Schedule>,
+    ) -> Memory {
         let mut memory = Memory::default();
+        for schedule in schedules {
+            memory.timers.extend(schedule.timer());
+            memory.schedules.insert(schedule.id.clone(), Arc::new(schedule));
+        }
         for row in rows {
             memory.timers.extend(row.timers());
             memory.put(row.id().to_owned(), Some(Arc::new(row)));
@@ -88,6 +99,14 @@ impl Memory {
                         replaced.push(Replaced::Disarmed(timer.clone()));
                     }
                 }
+                Effect::PutSchedule(schedule) => {
+                    let before = self.schedules.insert(schedule.id.clone(), Arc::clone(schedule));
+                    replaced.push(Replaced::Schedule(schedule.id.clone(), before));
+                }
+                Effect::DropSchedule(id) => {
+                    let before = self.schedules.remove(id);
+                    replaced.push(Replaced::Schedule(id.clone(), before));
+                }
             }
         }
         Undo(replaced)
@@ -112,6 +131,12 @@ impl Memory {
                 }
                 Replaced::Disarmed(timer) => {
                     self.timers.insert(timer);
+                }
+                Replaced::Schedule(id, before) => {
+                    match before {
+                        Some(schedule) => self.schedules.insert(id, schedule),
+                        None => self.schedules.remove(&id),
+                    };
                 }
             }
         }
@@ -141,6 +166,11 @@ impl Memory {
         self.rows.len()
     }
 
+    /// Every schedule, by id.
+    pub fn schedules(&self) -> impl Iterator<Item = &Arc<Schedule>> {
+        self.schedules.values()
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -151,7 +181,10 @@ impl Memory {
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
         let first = |kind| self.timers_of(kind).next().map(|timer| timer.at);
-        [TimerKind::Promise, TimerKind::Retry, TimerKind::Lease].into_iter().filter_map(first).min()
+        [TimerKind::Promise, TimerKind::Retry, TimerKind::Lease, TimerKind::Schedule]
+            .into_iter()
+            .filter_map(first)
+            .min()
     }
 
     /// The queued messages in the order they were queued, each with its place in it.
@@ -268,8 +301,30 @@ impl View for Memory {
         self.outbox.get(key).map(|queued| queued.message.clone())
     }
 
+    fn after(&self, id: &str, limit: usize) -> Vec<Arc<Row>> {
+        let from = (Bound::Excluded(id), Bound::Unbounded);
+        self.rows.range::<str, _>(from).take(limit).map(|(_, row)| Arc::clone(row)).collect()
+    }
+
+    fn schedule(&self, id: &str) -> Option<Arc<Schedule>> {
+        self.schedules.get(id).cloned()
+    }
+
+    fn schedule_count(&self) -> usize {
+        self.schedules.len()
+    }
+
+    fn schedules_after(&self, id: &str, limit: usize) -> Vec<Arc<Schedule>> {
+        let from = (Bound::Excluded(id), Bound::Unbounded);
+        self.schedules.range::<str, _>(from).take(limit).map(|(_, schedule)| Arc::clone(schedule)).collect()
+    }
+
     fn rows(&self) -> Vec<Arc<Row>> {
         self.rows.values().cloned().collect()
+    }
+
+    fn has_timer(&self, timer: &Timer) -> bool {
+        self.timers.contains(timer)
     }
 
     fn timers(&self) -> Vec<Timer> {

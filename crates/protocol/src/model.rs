@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use base::{Millis, Timestamp};
 
-use crate::request::{Body, Callback, Create, FenceAction, Request, Response, Settle, TaskRef};
+use crate::request::{Body, Callback, Create, FenceAction, Request, Response, ScheduleCreate, Settle, TaskRef};
+use crate::schedule::{NEVER, Schedule, next_firing};
 use crate::state::{Message, MessageKey, Promise, PromiseState, Task, TaskState, Timer, TimerKind, Value};
 use crate::validate::validate;
-use crate::view::{Config, Profile};
+use crate::view::{Config, Poison, Profile};
 
 /// Everything that exists, flat.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +21,7 @@ pub(crate) struct Model {
     /// (promise, address)
     pub(crate) listeners: BTreeSet<(String, String)>,
     pub(crate) messages: BTreeMap<MessageKey, Message>,
+    pub(crate) schedules: BTreeMap<String, Schedule>,
 }
 
 /// The model at an instant.
@@ -28,9 +30,12 @@ struct At<'a> {
     now: Timestamp,
     retry: Millis,
     every_change: bool,
+    poison: Poison,
 }
 
 type Outcome = Result<Body, u16>;
+
+const LAPSED: &str = "its lease lapsed";
 
 impl Model {
     /// One request. A refusal's message is empty: wording is not compared.
@@ -52,13 +57,16 @@ impl Model {
         let expired = due.iter().filter(|timer| timer.kind == TimerKind::Promise);
         let expired: Vec<&str> = expired.map(|timer| timer.id.as_str()).collect();
         at.expire(&expired);
-        for timer in due.iter().filter(|timer| timer.kind != TimerKind::Promise) {
+        for timer in due.iter().filter(|timer| !matches!(timer.kind, TimerKind::Promise | TimerKind::Schedule)) {
             at.expire(&[&timer.id]);
             match (at.m.tasks[&timer.id].state, timer.kind) {
                 (TaskState::Pending, TimerKind::Retry) => at.pend(&timer.id),
-                (TaskState::Acquired, TimerKind::Lease) => at.lose(&timer.id),
+                (TaskState::Acquired, TimerKind::Lease) => at.lose(&timer.id, LAPSED),
                 _ => {}
             }
+        }
+        for timer in due.iter().filter(|timer| timer.kind == TimerKind::Schedule) {
+            at.fire(&timer.id);
         }
     }
 
@@ -68,7 +76,7 @@ impl Model {
         for held in held {
             at.expire(&[&held.id]);
             if at.held(&held.id, held.version).is_ok() {
-                at.lose(&held.id);
+                at.lose(&held.id, LAPSED);
             }
         }
     }
@@ -79,12 +87,15 @@ impl Model {
         let promises = promises.map(|promise| (TimerKind::Promise, Some(promise.timeout_at), &promise.id));
         let retries = self.tasks.values().map(|task| (TimerKind::Retry, task.retry_at, &task.id));
         let leases = self.tasks.values().map(|task| (TimerKind::Lease, task.lease_at, &task.id));
-        let all = promises.chain(retries).chain(leases);
+        let schedules = self.schedules.values().filter(|one| one.next_run_at < NEVER);
+        let schedules = schedules.map(|one| (TimerKind::Schedule, Some(one.next_run_at), &one.id));
+        let all = promises.chain(retries).chain(leases).chain(schedules);
         all.filter_map(|(kind, at, id)| at.map(|at| Timer { kind, at, id: id.clone() })).collect()
     }
 
     fn at(&mut self, now: Timestamp, config: &Config) -> At<'_> {
-        At { m: self, now, retry: config.retry_timeout, every_change: config.profile == Profile::Stanch }
+        let Config { retry_timeout: retry, profile, poison } = *config;
+        At { m: self, now, retry, every_change: profile == Profile::Stanch, poison }
     }
 }
 
@@ -123,7 +134,7 @@ impl At<'_> {
             Request::TaskRelease(TaskRef { id, version }) => {
                 self.expire(&[id]);
                 self.held(id, *version)?;
-                self.lose(id);
+                self.lose(id, "it was given back");
                 Ok(Body::Empty)
             }
             Request::TaskFulfill { id, version, action } => {
@@ -135,6 +146,7 @@ impl At<'_> {
             Request::TaskFence { id, version, action } => {
                 self.expire(&[id, action.id()]);
                 self.held(id, *version)?;
+                self.change(id, |task, _| task.attempts = 0);
                 let inner = match action {
                     FenceAction::Create(create) => Ok(self.create(create)),
                     FenceAction::Settle(settle) => self.settle(settle),
@@ -142,18 +154,129 @@ impl At<'_> {
                 let response = Box::new(inner.map_or_else(|status| Response::refuse(status, ""), Response::ok));
                 Ok(Body::Fenced { kind: action.kind(), response, preload: Vec::new() })
             }
-            Request::TaskHeartbeat { pid, tasks } => {
-                for TaskRef { id, version } in tasks {
-                    let Ok(task) = self.held(id, *version) else { continue };
-                    let alive = self.m.promises[id].timeout_at > self.now;
-                    if alive && task.pid.as_ref() == Some(pid) {
-                        self.change(id, |task, now| task.lease_at = task.ttl.map(|ttl| now.plus(ttl)));
-                    }
-                }
-                Ok(Body::Empty)
-            }
-            Request::NotSupported { .. } => Err(501),
+            Request::TaskHeartbeat { pid, tasks } => self.beat(pid, tasks),
+            Request::TaskHalt { id } => self.stop(id),
+            Request::TaskContinue { id } => self.go_on(id),
+            Request::PromiseSearch(_)
+            | Request::TaskSearch(_)
+            | Request::ScheduleGet { .. }
+            | Request::ScheduleCreate(_)
+            | Request::ScheduleDelete { .. }
+            | Request::ScheduleSearch(_)
+            | Request::Debug(_) => self.outside(request),
         }
+    }
+
+    /// What no worker asks.
+    fn outside(&mut self, request: &Request) -> Outcome {
+        match request {
+            Request::PromiseSearch(search) => {
+                let has = |promise: &&Promise| search.tags.iter().all(|(key, value)| is(&promise.tags, key, value));
+                let all = self.m.promises.values().filter(has);
+                let all = all.filter(|promise| search.state.is_none_or(|state| promise.state == state));
+                let all = all.map(|promise| (promise.id.clone(), Arc::new(promise.clone())));
+                let (promises, cursor) = page(all.collect(), &search.cursor, search.limit.unwrap_or(100));
+                Ok(Body::Promises { promises, cursor })
+            }
+            Request::TaskSearch(search) => {
+                let all = self.m.tasks.values();
+                let all = all.filter(|task| search.state.is_none_or(|state| task.state == state));
+                let all = all.map(|task| (task.id.clone(), task.record())).collect();
+                let (tasks, cursor) = page(all, &search.cursor, search.limit.unwrap_or(100));
+                Ok(Body::Tasks { tasks, cursor })
+            }
+            Request::ScheduleGet { id } => {
+                self.m.schedules.get(id).cloned().map(|one| Body::Schedule(Arc::new(one))).ok_or(404)
+            }
+            Request::ScheduleCreate(create) => self.schedule(create),
+            Request::ScheduleDelete { id } => self.m.schedules.remove(id).map(|_| Body::Empty).ok_or(404),
+            Request::ScheduleSearch(search) => {
+                let has = |one: &&Schedule| search.tags.iter().all(|(key, value)| is(&one.promise_tags, key, value));
+                let all = self.m.schedules.values().filter(has);
+                let all = all.map(|one| (one.id.clone(), Arc::new(one.clone()))).collect();
+                let (schedules, cursor) = page(all, &search.cursor, search.limit.unwrap_or(10));
+                Ok(Body::Schedules { schedules, cursor })
+            }
+            _ => Err(403),
+        }
+    }
+
+    fn stop(&mut self, id: &str) -> Outcome {
+        self.expire(&[id]);
+        match self.task(id)?.state {
+            TaskState::Fulfilled => return Err(409),
+            TaskState::Halted => {}
+            _ => self.halt(id, "halted by request"),
+        }
+        Ok(Body::Empty)
+    }
+
+    fn go_on(&mut self, id: &str) -> Outcome {
+        self.expire(&[id]);
+        if self.task(id)?.state != TaskState::Halted {
+            return Err(409);
+        }
+        self.change(id, |task, _| (task.attempts, task.reason) = (0, None));
+        self.pend(id);
+        Ok(Body::Empty)
+    }
+
+    fn beat(&mut self, pid: &str, tasks: &[TaskRef]) -> Outcome {
+        for TaskRef { id, version } in tasks {
+            let Ok(task) = self.held(id, *version) else { continue };
+            let alive = self.m.promises[id].timeout_at > self.now;
+            if alive && task.pid.as_deref() == Some(pid) {
+                self.change(id, |task, now| task.lease_at = task.ttl.map(|ttl| now.plus(ttl)));
+            }
+        }
+        Ok(Body::Empty)
+    }
+
+    fn schedule(&mut self, create: &ScheduleCreate) -> Outcome {
+        let known = self.m.schedules.get(&create.id).cloned();
+        let schedule = known.unwrap_or(Schedule {
+            id: create.id.clone(),
+            cron: create.cron.clone(),
+            promise_id: create.promise_id.clone(),
+            promise_timeout: create.promise_timeout,
+            promise_param: create.promise_param.clone(),
+            promise_tags: create.promise_tags.clone(),
+            created_at: self.now,
+            next_run_at: next_firing(&create.cron, self.now).map_err(|_| 400_u16)?,
+            last_run_at: None,
+        });
+        if schedule.next_run_at == NEVER && !self.m.schedules.contains_key(&create.id) {
+            return Err(400);
+        }
+        self.m.schedules.insert(create.id.clone(), schedule.clone());
+        Ok(Body::Schedule(Arc::new(schedule)))
+    }
+
+    /// One firing: its promise is as old as the instant it belongs to.
+    fn fire(&mut self, id: &str) {
+        let Some(mut schedule) = self.m.schedules.get(id).cloned() else { return };
+        let at = schedule.next_run_at;
+        let promise_id = schedule.promise_id.replace("{{.timestamp}}", &at.0.to_string()).replace("{{.id}}", id);
+        let mut tags = schedule.promise_tags.clone();
+        for name in ["origin", "branch", "parent", "prefix"] {
+            tags.insert(format!("resonate:{name}"), promise_id.clone());
+        }
+        tags.insert("resonate:schedule".to_owned(), id.to_owned());
+        let timeout_at = at.plus(schedule.promise_timeout);
+        let create = Create { id: promise_id.clone(), timeout_at, param: schedule.promise_param.clone(), tags };
+        if !self.m.promises.contains_key(&promise_id) {
+            let now = std::mem::replace(&mut self.now, at);
+            self.create(&create);
+            self.now = now;
+            self.expire(&[&promise_id]);
+        }
+        (schedule.last_run_at, schedule.next_run_at) = (Some(at), next_firing(&schedule.cron, at).unwrap_or(NEVER));
+        self.m.schedules.insert(id.to_owned(), schedule);
+    }
+
+    fn halt(&mut self, id: &str, reason: &str) {
+        self.rest(id, TaskState::Halted);
+        self.change(id, |task, _| task.reason = Some(reason.to_owned()));
     }
 
     fn create(&mut self, create: &Create) -> Body {
@@ -177,8 +300,7 @@ impl At<'_> {
         };
         self.m.promises.insert(create.id.clone(), promise.clone());
         if create.tags.contains_key("resonate:target") {
-            let (id, state, resumes) = (create.id.clone(), TaskState::Fulfilled, BTreeSet::new());
-            let task = Task { id, state, version: 0, resumes, ttl: None, pid: None, retry_at: None, lease_at: None };
+            let task = Task::new(&create.id, TaskState::Fulfilled, None);
             self.m.tasks.insert(create.id.clone(), task);
             if alive {
                 self.pend(&create.id);
@@ -241,7 +363,10 @@ impl At<'_> {
             self.promise(&action.awaited).map_err(|_| 422_u16)?;
             self.awaitable(&action.awaited)?;
         }
-        self.change(id, |task, _| task.resumes.clear());
+        self.change(id, |task, _| {
+            task.resumes.clear();
+            task.attempts = 0;
+        });
         let promises = &self.m.promises;
         if actions.iter().any(|action| promises[&action.awaited].state != PromiseState::Pending) {
             return Ok(Body::Preload(self.preload(id)));
@@ -255,6 +380,7 @@ impl At<'_> {
         self.rest(id, TaskState::Acquired);
         self.change(id, |task, now| {
             task.version += 1;
+            task.attempts += 1;
             task.resumes.clear();
             task.pid = Some(pid.to_owned());
             task.ttl = Some(ttl);
@@ -338,10 +464,21 @@ impl At<'_> {
     }
 
     /// Back to pending by release or lapse.
-    fn lose(&mut self, id: &str) {
-        let by = u64::from(self.every_change);
+    fn lose(&mut self, id: &str, how: &str) {
+        let (by, poison) = (u64::from(self.every_change), self.poison);
         self.change(id, |task, _| task.version += by);
+        let attempts = self.m.tasks[id].attempts;
+        if poison.attempts_max > 0 && attempts >= poison.attempts_max {
+            let times = format!("acquired {attempts} times without getting anywhere; the last time {how}");
+            return self.halt(id, &times);
+        }
         self.pend(id);
+        if attempts > poison.free && !is(&self.m.promises[id].tags, "resonate:timer", "true") {
+            let pause = poison.pause.0 * 2_u64.pow(attempts - poison.free - 1);
+            let until = self.now.plus(Millis(pause.min(poison.pause_max.0)));
+            self.change(id, |task, _| task.retry_at = Some(until));
+            self.m.messages.remove(&MessageKey::Execute { task_id: id.to_owned() });
+        }
     }
 
     /// A state without holder, timers and execute.
@@ -349,6 +486,7 @@ impl At<'_> {
         self.change(id, |task, _| {
             task.state = state;
             (task.pid, task.ttl, task.retry_at, task.lease_at) = (None, None, None, None);
+            task.reason = None;
         });
         self.m.messages.remove(&MessageKey::Execute { task_id: id.to_owned() });
     }
@@ -389,6 +527,14 @@ impl At<'_> {
         };
         if same { Ok(()) } else { Err(400) }
     }
+}
+
+/// One page of what fits, and the id of its last if more follow.
+fn page<T>(all: Vec<(String, T)>, cursor: &Option<String>, limit: u64) -> (Vec<T>, Option<String>) {
+    let after: Vec<_> = all.into_iter().filter(|(id, _)| cursor.as_ref().is_none_or(|cursor| id > cursor)).collect();
+    let limit = usize::try_from(limit).unwrap();
+    let cursor = (after.len() > limit).then(|| after[limit - 1].0.clone());
+    (after.into_iter().take(limit).map(|(_, one)| one).collect(), cursor)
 }
 
 fn is(tags: &BTreeMap<String, String>, name: &str, value: &str) -> bool {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use base::{Millis, Timestamp};
 
-use crate::state::{Promise, PromiseState, TaskRecord, Value};
+use crate::schedule::Schedule;
+use crate::snapshot::Snapshot;
+use crate::state::{Promise, PromiseState, TaskRecord, TaskState, Value};
 
 /// One operation of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,11 +91,103 @@ pub enum Request {
         /// The tasks it holds.
         tasks: Vec<TaskRef>,
     },
-    /// An operation of the protocol that this server does not perform.
-    NotSupported {
-        /// Its name.
-        kind: String,
+    /// Stops a task until it is continued.
+    TaskHalt {
+        /// The task.
+        id: String,
     },
+    /// Offers a halted task again.
+    TaskContinue {
+        /// The task.
+        id: String,
+    },
+    /// Lists promises.
+    PromiseSearch(PromiseSearch),
+    /// Lists tasks.
+    TaskSearch(TaskSearch),
+    /// Reads a schedule.
+    ScheduleGet {
+        /// The schedule.
+        id: String,
+    },
+    /// Creates a schedule, or returns the one of that id.
+    ScheduleCreate(ScheduleCreate),
+    /// Ends a schedule; what it created stays.
+    ScheduleDelete {
+        /// The schedule.
+        id: String,
+    },
+    /// Lists schedules.
+    ScheduleSearch(ScheduleSearch),
+    /// An operation for outside testers; performed only by a server that was started with debugging on.
+    Debug(Debug),
+}
+
+/// What an outside tester may ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Debug {
+    /// Pauses what happens by itself.
+    Start,
+    /// Lets it go on.
+    Stop,
+    /// Empties the store.
+    Reset,
+    /// Applies everything that is due at an instant.
+    Tick(Timestamp),
+    /// Shows the whole store.
+    Snap,
+}
+
+/// Which promises to list; filters are ANDed, and a page is in the order of ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PromiseSearch {
+    /// Only those in this state.
+    pub state: Option<PromiseState>,
+    /// Only those with all of these tags.
+    pub tags: BTreeMap<String, String>,
+    /// How many at most, from 1 to 1,000; 100 if absent.
+    pub limit: Option<u64>,
+    /// Only those with greater ids: the cursor of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which tasks to list, as [`PromiseSearch`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskSearch {
+    /// Only those in this state.
+    pub state: Option<TaskState>,
+    /// How many at most, from 1 to 1,000; 100 if absent.
+    pub limit: Option<u64>,
+    /// Only those with greater ids: the cursor of the page before.
+    pub cursor: Option<String>,
+}
+
+/// Which schedules to list, as [`PromiseSearch`]; the tags are those of the promises to be created.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScheduleSearch {
+    /// Only those with all of these tags.
+    pub tags: BTreeMap<String, String>,
+    /// How many at most, from 1 to 1,000; 10 if absent.
+    pub limit: Option<u64>,
+    /// Only those with greater ids: the cursor of the page before.
+    pub cursor: Option<String>,
+}
+
+/// The creation of a schedule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleCreate {
+    /// The id.
+    pub id: String,
+    /// When it fires: five to seven fields, in UTC.
+    pub cron: String,
+    /// The id of each promise; `{{.id}}` and `{{.timestamp}}` are replaced.
+    pub promise_id: String,
+    /// How long after its firing a promise times out.
+    pub promise_timeout: Millis,
+    /// What each promise is passed.
+    pub promise_param: Value,
+    /// The tags of each promise.
+    pub promise_tags: BTreeMap<String, String>,
 }
 
 /// The creation of a promise.
@@ -237,6 +331,33 @@ pub enum Body {
         /// Promises of the same branch; empty here.
         preload: Vec<Arc<Promise>>,
     },
+    /// A page of promises.
+    Promises {
+        /// The page.
+        promises: Vec<Arc<Promise>>,
+        /// Where the next page begins, if there may be one.
+        cursor: Option<String>,
+    },
+    /// A page of tasks.
+    Tasks {
+        /// The page.
+        tasks: Vec<TaskRecord>,
+        /// Where the next page begins, if there may be one.
+        cursor: Option<String>,
+    },
+    /// A schedule.
+    Schedule(Arc<Schedule>),
+    /// A page of schedules.
+    Schedules {
+        /// The page.
+        schedules: Vec<Arc<Schedule>>,
+        /// Where the next page begins, if there may be one.
+        cursor: Option<String>,
+    },
+    /// Actions that a sweep took; always shown as an empty list.
+    Swept,
+    /// The whole store.
+    Snapshot(Box<Snapshot>),
     /// Why it was refused.
     Error(String),
 }

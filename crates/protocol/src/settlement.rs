@@ -50,6 +50,7 @@ impl Draft<'_> {
             task.resumes.clear();
             disown(task);
             task.retry_at = None;
+            task.reason = None;
         });
         self.retract(MessageKey::Execute { task_id: id.to_owned() });
         for awaited in self.view.awaited_by(id) {
@@ -133,9 +134,34 @@ impl Draft<'_> {
 
     /// Takes an acquired task from its worker and offers it to the next.
     pub(crate) fn hand_back(&mut self, id: &str, change: OwnerChange) {
-        let profile = self.config.profile;
+        let (profile, poison) = (self.config.profile, self.config.poison);
         self.edit_task(id, |task| task.version = profile.next_version(task.version, change));
+        let attempts = self.task(id).map_or(0, |task| task.attempts);
+        if poison.attempts_max > 0 && attempts >= poison.attempts_max {
+            let last = match change {
+                OwnerChange::Release => "it was given back",
+                OwnerChange::LeaseExpiry | OwnerChange::Acquire => "its lease lapsed",
+            };
+            return self.halt(id, format!("acquired {attempts} times without getting anywhere; the last time {last}"));
+        }
         self.offer(id);
+        let is_offered = self.promise(id).is_some_and(|promise| promise.is_dispatchable());
+        if let Some(pause) = poison.pause_after(attempts).filter(|_| is_offered) {
+            let until = self.now.plus(pause);
+            self.edit_task(id, |task| task.retry_at = Some(until));
+            self.retract(MessageKey::Execute { task_id: id.to_owned() });
+        }
+    }
+
+    /// Stops a task until it is continued; its callbacks stay.
+    pub(crate) fn halt(&mut self, id: &str, reason: String) {
+        self.edit_task(id, |task| {
+            task.state = TaskState::Halted;
+            disown(task);
+            task.retry_at = None;
+            task.reason = Some(reason);
+        });
+        self.retract(MessageKey::Execute { task_id: id.to_owned() });
     }
 }
 

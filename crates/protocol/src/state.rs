@@ -119,9 +119,30 @@ pub struct Task {
     pub retry_at: Option<Timestamp>,
     /// When its lease lapses; present while acquired.
     pub lease_at: Option<Timestamp>,
+    /// How often it was acquired since it last got anywhere: since a fence or a suspension.
+    pub attempts: u32,
+    /// Why it is halted, for people; present while halted.
+    pub reason: Option<String>,
 }
 
 impl Task {
+    /// A task of a promise that is created now, not yet offered to anybody.
+    #[must_use]
+    pub(crate) fn new(id: &str, state: TaskState, retry_at: Option<Timestamp>) -> Task {
+        Task {
+            id: id.to_owned(),
+            state,
+            version: 0,
+            resumes: BTreeSet::new(),
+            ttl: None,
+            pid: None,
+            retry_at,
+            lease_at: None,
+            attempts: 0,
+            reason: None,
+        }
+    }
+
     /// The task as it is answered to clients.
     #[must_use]
     pub fn record(&self) -> TaskRecord {
@@ -198,6 +219,8 @@ pub enum TimerKind {
     Retry,
     /// A lease lapses.
     Lease,
+    /// A schedule fires.
+    Schedule,
 }
 
 /// One entry of the timer index.

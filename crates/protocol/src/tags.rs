@@ -21,6 +21,8 @@ pub const PARENT: &str = "resonate:parent";
 pub const EXTERNAL: &str = "resonate:external";
 /// Tag: `"global"` or `"local"`.
 pub const SCOPE: &str = "resonate:scope";
+/// Tag: the schedule that created it; set by the server.
+pub const SCHEDULE: &str = "resonate:schedule";
 /// Tag: dropped by current clients, still checked.
 pub const PREFIX: &str = "resonate:prefix";
 

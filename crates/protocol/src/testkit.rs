@@ -6,16 +6,22 @@ use std::sync::Arc;
 use base::{Millis, Timestamp};
 use proptest::prelude::*;
 
-use crate::check::check;
+use crate::check::{check, check_step};
 use crate::limits::{PRELOAD_BYTES_MAX, PRELOAD_COUNT_MAX};
 use crate::memory::Memory;
 use crate::model::Model;
-use crate::request::{Body, Callback, Create, FenceAction, Request, Resolution, Response, Settle, TaskRef};
-use crate::state::{Message, Promise, Row, Task, TaskState, Timer, Value};
+use crate::request::{
+    Body, Callback, Create, FenceAction, PromiseSearch, Request, Resolution, Response, ScheduleCreate, ScheduleSearch,
+    Settle, TaskRef, TaskSearch,
+};
+use crate::schedule::Schedule;
+use crate::state::{Message, MessageKey, Promise, PromiseState, Row, Task, TaskState, Timer, Value};
 use crate::view::{Config, Effect, View};
 use crate::{apply, delivered, reclaim, tick};
 
 const IDS: [&str; 8] = ["w", "w:1", "w:2", "w:1.1", "w.3", "v", "inc/a", "w:1.2"];
+/// Steps of an era.
+const ERA: u32 = 60;
 const ADDRESSES: [&str; 3] = ["poll://any@g", "poll://uni@g/p", "https://example.org/hook"];
 
 /// One random choice; the numbers are read against the state when it runs, so that versions mostly fit.
@@ -29,9 +35,9 @@ pub(crate) struct Choice {
 }
 
 pub(crate) fn choices(len: usize) -> impl Strategy<Value = Vec<Choice>> {
-    let choice = (0..25_u8, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>());
+    let choice = (0..33_u8, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>());
     let choice = choice.prop_map(|(what, a, b, flags, wait)| Choice { what, a, b, flags, wait });
-    prop::collection::vec(choice, 1..len)
+    prop::collection::vec(choice, len)
 }
 
 /// Machine and model under the same requests.
@@ -40,6 +46,9 @@ pub(crate) struct World {
     pub(crate) model: Model,
     pub(crate) now: Timestamp,
     pub(crate) config: Config,
+    /// Ids end sooner than a long walk does; each era has its own.
+    era: u32,
+    steps: u32,
     /// How often each status was answered and each move of a task made, so that a test can see that
     /// it reached everything.
     pub(crate) seen: BTreeMap<String, u32>,
@@ -48,16 +57,17 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(config: Config) -> World {
         let (memory, model) = (Memory::default(), Model::default());
-        World { memory, model, now: Timestamp(1_000), config, seen: BTreeMap::new() }
+        World { memory, model, now: Timestamp(1_000), config, era: 0, steps: 0, seen: BTreeMap::new() }
     }
 
     /// Creates three live tasks of one tree, so that a walk need not find them first.
     pub(crate) fn prepare(&mut self) {
-        for (id, lives) in [("w", 60), ("w:1", 400), ("w:2", 30)] {
-            let tags = [("resonate:target", ADDRESSES[0]), ("resonate:origin", "w"), ("resonate:branch", "w")];
+        for (id, lives) in [(0, 60), (1, 400), (2, 30)] {
+            let (id, root) = (self.id(id), self.id(0));
+            let tags = [("resonate:target", ADDRESSES[0]), ("resonate:origin", &root), ("resonate:branch", &root)];
             let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
             let timeout_at = self.now.plus(Millis(lives));
-            let create = Create { id: id.to_owned(), timeout_at, param: Value::text("p"), tags };
+            let create = Create { id, timeout_at, param: Value::text("p"), tags };
             let effects = self.compare(&Request::PromiseCreate(create));
             let _undo = self.memory.commit(&effects);
         }
@@ -65,9 +75,18 @@ impl World {
 
     /// One choice, with every comparison.
     pub(crate) fn step(&mut self, choice: &Choice) {
-        let waits = [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 8, 40];
+        self.steps += 1;
+        if self.steps.is_multiple_of(ERA) {
+            self.era += 1;
+            if choice.flags & 3 != 0 {
+                self.prepare();
+            }
+        }
+        let waits = [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 8, 40, 300];
         self.now = self.now.plus(Millis(waits[usize::from(choice.wait) % waits.len()]));
         let before = snapshot(&self.memory);
+        let rows: BTreeMap<String, Arc<Row>> =
+            self.memory.rows().into_iter().map(|row| (row.id().to_owned(), row)).collect();
         let effects = match choice.what {
             0..=16 | 20.. => {
                 let request = self.request(choice);
@@ -96,8 +115,25 @@ impl World {
         assert_eq!(after, Snapshot::of_model(&self.model), "state after {choice:?}");
         assert_eq!(check(&self.memory), vec![], "invariants after {choice:?}");
         assert!(before != after || effects.is_empty(), "what changes nothing writes nothing: {choice:?}, {effects:?}");
-        check_step(&before, &after, self.now);
+        self.check_steps(&rows);
         self.count(&before, &after);
+    }
+
+    /// What must hold between two consecutive states, whatever the request was.
+    fn check_steps(&self, before: &BTreeMap<String, Arc<Row>>) {
+        for id in before.keys() {
+            assert!(self.memory.promise(id).is_some(), "promises never disappear");
+        }
+        for row in self.memory.rows() {
+            let old = before.get(row.id()).map(AsRef::as_ref);
+            assert_eq!(check_step(old, &row, self.now), vec![]);
+            let (Some(new), Some(old)) = (&row.task, old.and_then(|old| old.task.as_ref())) else { continue };
+            if new.state == TaskState::Pending && old.state != TaskState::Pending {
+                let queued = self.memory.queued(&MessageKey::Execute { task_id: new.id.clone() }).is_some();
+                let paused = new.attempts > self.config.poison.free;
+                assert_eq!(queued, row.promise.is_dispatchable() && !paused, "entering pending queues an execute");
+            }
+        }
     }
 
     fn count(&mut self, before: &Snapshot, after: &Snapshot) {
@@ -109,6 +145,10 @@ impl World {
         for message in after.messages.iter().filter(|message| !before.messages.contains(message)) {
             let kind = if matches!(message, Message::Execute { .. }) { "execute" } else { "unblock" };
             *self.seen.entry(kind.to_owned()).or_default() += 1;
+        }
+        let fired = |schedules: &[Schedule]| schedules.iter().filter(|one| one.last_run_at.is_some()).count();
+        if fired(&after.schedules) > fired(&before.schedules) {
+            *self.seen.entry("firing".to_owned()).or_default() += 1;
         }
         let settled = |id: &String| after.promises.iter().any(|promise| promise.id == *id && promise.is_settled());
         if after.callbacks.iter().any(|(awaited, _)| settled(awaited)) {
@@ -131,7 +171,8 @@ impl World {
         assert_eq!(&snapshot(&self.memory), before, "undo");
         let _undo = self.memory.commit(effects);
         let rows: Vec<Row> = self.memory.rows().iter().map(|row| Row::clone(row)).collect();
-        let reloaded = Memory::load(rows, self.memory.outbox());
+        let schedules: Vec<Schedule> = self.memory.schedules().map(|one| Schedule::clone(one)).collect();
+        let reloaded = Memory::load(rows, self.memory.outbox(), schedules);
         assert_eq!(snapshot(&reloaded), snapshot(&self.memory), "reload");
         assert_eq!(reloaded.indexes(), self.memory.indexes(), "indexes follow from the rows");
     }
@@ -149,12 +190,12 @@ impl World {
         let (pid, ttl) = (pid(choice.b).to_owned(), Millis([8, 60][usize::from(choice.b % 2)]));
         match choice.what {
             0 => Request::PromiseGet { id: a },
-            1..=3 => Request::PromiseCreate(self.create(id(choice.a), choice)),
+            1..=3 => Request::PromiseCreate(self.create(self.id(choice.a), choice)),
             4 => Request::PromiseSettle(settle(a, choice)),
             5 => Request::RegisterCallback(Callback { awaited: a, awaiter: b }),
             6 => Request::RegisterListener { awaited: a, address: address(choice.b) },
             7 => Request::TaskGet { id: a },
-            8 => Request::TaskCreate { pid, ttl, action: self.create(id(choice.a), choice) },
+            8 => Request::TaskCreate { pid, ttl, action: self.create(self.id(choice.a), choice) },
             9 | 10 => {
                 let (id, version) = self.offered(choice).unwrap_or((a, version));
                 Request::TaskAcquire { id, version, pid, ttl }
@@ -164,6 +205,16 @@ impl World {
                 let action = settle(held_id.clone(), choice);
                 Request::TaskFulfill { id: held_id, version: held_version, action }
             }
+            25 if choice.flags & 2 == 0 => Request::TaskHalt { id: held_id },
+            24 | 25 if self.in_state(TaskState::Suspended, choice).is_some() => {
+                Request::TaskHalt { id: self.in_state(TaskState::Suspended, choice).unwrap_or(a) }
+            }
+            25 => Request::TaskHalt { id: a },
+            26 | 27 => Request::TaskContinue { id: self.in_state(TaskState::Halted, choice).unwrap_or(a) },
+            28 => self.search(choice),
+            29 | 30 => Request::ScheduleCreate(self.schedule(choice)),
+            31 if choice.flags & 1 == 0 => Request::ScheduleDelete { id: schedule_id(choice.a) },
+            31 => Request::ScheduleGet { id: schedule_id(choice.a) },
             13 | 14 | 20.. => {
                 let callback = |awaited| Callback { awaited, awaiter: held_id.clone() };
                 let more = (choice.flags & 2 == 0).then(|| callback(self.pending_id(&held_id, choice.flags >> 2)));
@@ -186,12 +237,62 @@ impl World {
         }
     }
 
+    /// A task in this state.
+    fn in_state(&self, state: TaskState, choice: &Choice) -> Option<String> {
+        let rows = self.memory.rows();
+        let tasks = rows.iter().filter_map(|row| row.task.as_ref()).filter(|task| task.state == state);
+        let tasks: Vec<_> = tasks.collect();
+        tasks.get(usize::from(choice.a) % tasks.len().max(1)).map(|task| task.id.clone())
+    }
+
+    fn search(&self, choice: &Choice) -> Request {
+        let limit = [None, Some(1), Some(2), Some(0), Some(3)][usize::from(choice.b) % 5];
+        let cursor = (choice.flags & 8 != 0).then(|| self.known_id(choice.a));
+        let states = [None, Some(PromiseState::Pending), Some(PromiseState::TimedOut)];
+        let tags = [("resonate:origin", "w"), ("resonate:target", ADDRESSES[0])][..usize::from(choice.a % 3)].iter();
+        let tags: BTreeMap<String, String> = tags.map(|(name, tag)| ((*name).to_owned(), (*tag).to_owned())).collect();
+        match choice.flags % 3 {
+            0 => {
+                let state = states[usize::from(choice.b / 5) % 3];
+                Request::PromiseSearch(PromiseSearch { state, tags, limit, cursor })
+            }
+            1 => {
+                let states = [None, Some(TaskState::Pending), Some(TaskState::Halted), Some(TaskState::Suspended)];
+                let state = states[usize::from(choice.b / 5) % 4];
+                Request::TaskSearch(TaskSearch { state, limit, cursor })
+            }
+            _ => Request::ScheduleSearch(ScheduleSearch { tags, limit, cursor }),
+        }
+    }
+
+    /// The world begins at a whole second; schedules fire at each of the seconds after it.
+    fn schedule(&self, choice: &Choice) -> ScheduleCreate {
+        let crons = ["* * * * * *", "*/2 * * * * ?", "1 0 0 1 1 ? 1970", "61 * * * * *", "3 0 0 1 1 ? 1970"];
+        let templates = ["{{.id}}.{{.timestamp}}", "w", "fixed"];
+        let tags = [("resonate:target", address(choice.flags)), ("resonate:timer", "true".to_owned())];
+        let tags = tags.into_iter().take(1 + usize::from(choice.flags & 16 != 0));
+        ScheduleCreate {
+            id: schedule_id(choice.a),
+            cron: crons[usize::from(choice.b) % 5].to_owned(),
+            promise_id: templates[usize::from(choice.flags / 4) % 3].to_owned(),
+            promise_timeout: Millis([0, 20, 500, 5_000][usize::from(choice.b / 5) % 4]),
+            promise_param: Value::text("fired"),
+            promise_tags: tags.map(|(name, tag)| (name.to_owned(), tag)).collect(),
+        }
+    }
+
+    fn id(&self, choice: u8) -> String {
+        let id = IDS[usize::from(choice) % IDS.len()];
+        let root = root(id);
+        format!("{root}{}{}", ["", "-", "-2", "-3", "-4", "-5", "-6"][self.era as usize % 7], &id[root.len()..])
+    }
+
     /// Mostly an id that exists.
     fn known_id(&self, choice: u8) -> String {
         let rows = self.memory.rows();
         match rows.get(usize::from(choice / 4) % rows.len().max(1)) {
             Some(row) if choice & 3 != 0 => row.id().to_owned(),
-            _ => id(choice),
+            _ => self.id(choice),
         }
     }
 
@@ -199,7 +300,7 @@ impl World {
     fn pending_id(&self, awaiter: &str, choice: u8) -> String {
         let rows = self.memory.rows();
         let pending = |row: &&Arc<Row>| !row.promise.is_settled() || choice % 8 == 1;
-        let other = |row: &&Arc<Row>| row.id() != awaiter && row.id()[..1] == awaiter[..1];
+        let other = |row: &&Arc<Row>| row.id() != awaiter && root(row.id()) == root(awaiter);
         let worth = |row: &&Arc<Row>| row.promise.is_awaitable() && pending(row) && other(row);
         let rows: Vec<&Arc<Row>> = rows.iter().filter(worth).collect();
         match rows.get(usize::from(choice / 4) % rows.len().max(1)) {
@@ -242,7 +343,7 @@ impl World {
             0 => {}
             1 => drop(tag("resonate:branch", &id)),
             _ => {
-                let root = if id.starts_with('w') { "w" } else { &id };
+                let root = root(&id);
                 tag("resonate:origin", root);
                 tag("resonate:branch", root);
             }
@@ -251,8 +352,13 @@ impl World {
     }
 }
 
-fn id(choice: u8) -> String {
-    IDS[usize::from(choice) % IDS.len()].to_owned()
+/// The root of an id.
+fn root(id: &str) -> &str {
+    id.split([':', '.']).next().unwrap_or(id)
+}
+
+fn schedule_id(choice: u8) -> String {
+    ["s", "t", "inc.s"][usize::from(choice) % 3].to_owned()
 }
 
 fn address(choice: u8) -> String {
@@ -292,6 +398,7 @@ pub(crate) struct Snapshot {
     listeners: Vec<(String, String)>,
     messages: Vec<Message>,
     timers: Vec<Timer>,
+    schedules: Vec<Schedule>,
 }
 
 impl Snapshot {
@@ -303,6 +410,7 @@ impl Snapshot {
             listeners: model.listeners.iter().cloned().collect(),
             messages: model.messages.values().cloned().collect(),
             timers: model.timers().into_iter().collect(),
+            schedules: model.schedules.values().cloned().collect(),
         }
     }
 }
@@ -321,46 +429,6 @@ pub(crate) fn snapshot(memory: &Memory) -> Snapshot {
         listeners: pairs(|row| &row.listeners),
         messages,
         timers: memory.timers(),
-    }
-}
-
-/// What must hold between two consecutive states, whatever the request was.
-fn check_step(before: &Snapshot, after: &Snapshot, now: Timestamp) {
-    for old in &before.promises {
-        let new = after.promises.iter().find(|new| new.id == old.id).expect("promises never disappear");
-        if old.is_settled() {
-            assert_eq!(old, new, "a settled record never changes");
-        } else {
-            let created = |promise: &Promise| (promise.tags.clone(), promise.timeout_at, promise.created_at);
-            assert_eq!(created(old), created(new), "what was created stays");
-        }
-    }
-    for new in &after.tasks {
-        let old = before.tasks.iter().find(|old| old.id == new.id);
-        let (state, version) = old.map_or((TaskState::Pending, 0), |old| (old.state, old.version));
-        let promise = after.promises.iter().find(|promise| promise.id == new.id).expect("a task has a promise");
-        assert!(new.version == version || new.version == version + 1, "a version rises by one");
-        if new.version > version {
-            let owned = new.state == TaskState::Acquired && state == TaskState::Pending;
-            let lost = new.state == TaskState::Pending && state == TaskState::Acquired;
-            assert!(owned || lost, "a version moves with ownership: {state:?} to {:?}", new.state);
-        }
-        match (state, new.state) {
-            (TaskState::Fulfilled, to) => assert_eq!(to, TaskState::Fulfilled, "fulfilled is final"),
-            (from, TaskState::Acquired) if from != TaskState::Acquired => {
-                assert_eq!(from, TaskState::Pending, "acquired only from pending");
-                assert_eq!(new.lease_at, new.ttl.map(|ttl| now.plus(ttl)), "the lease runs from now");
-            }
-            (from, TaskState::Suspended) if from != TaskState::Suspended => {
-                assert_eq!(from, TaskState::Acquired, "suspended only from acquired");
-            }
-            (from, TaskState::Pending) if from != TaskState::Pending => {
-                assert!(promise.is_live(now), "no dead dispatch");
-                let key = Message::Execute { task_id: new.id.clone(), version: 0, address: String::new() }.key();
-                let queued = after.messages.iter().any(|message| message.key() == key);
-                assert_eq!(queued, promise.is_dispatchable(), "entering pending queues an execute");
-            }
-            _ => {}
-        }
+        schedules: memory.schedules().map(|one| Schedule::clone(one)).collect(),
     }
 }

@@ -4,4 +4,5 @@ mod machine;
 mod memory;
 mod property;
 mod reserved;
+mod schedule;
 mod validation;

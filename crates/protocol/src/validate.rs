@@ -7,21 +7,21 @@ use base::{Millis, Timestamp};
 use crate::address::Address;
 use crate::ids::lineage_fault;
 use crate::limits::{
-    HEADERS_MAX, HEARTBEAT_TASKS_MAX, ID_BYTES_MAX, PID_BYTES_MAX, SUSPEND_ACTIONS_MAX, TAG_BYTES_MAX, TAGS_MAX,
-    VALUE_BYTES_MAX,
+    CRON_BYTES_MAX, HEADERS_MAX, HEARTBEAT_TASKS_MAX, ID_BYTES_MAX, PID_BYTES_MAX, SEARCH_LIMIT_MAX,
+    SUSPEND_ACTIONS_MAX, TAG_BYTES_MAX, TAGS_MAX, VALUE_BYTES_MAX,
 };
-use crate::request::{Callback, Create, FenceAction, Request, Response, Settle};
+use crate::request::{
+    Callback, Create, FenceAction, PromiseSearch, Request, Response, ScheduleCreate, ScheduleSearch, Settle,
+};
+use crate::schedule::{firing_id, parse_cron};
 use crate::state::Value;
 use crate::tags::{DELAY, TARGET, parse_delay};
 
 type Checked = Result<(), String>;
 
-/// The 400 for a malformed request, or the 501 for one this server does not perform.
+/// The 400 for a malformed request.
 #[must_use]
 pub fn validate(request: &Request) -> Option<Response> {
-    if let Request::NotSupported { kind } = request {
-        return Some(Response::refuse(501, format!("`{kind}` is not supported by this server")));
-    }
     check(request).err().map(|message| Response::refuse(400, message))
 }
 
@@ -66,7 +66,18 @@ fn check(request: &Request) -> Checked {
             need(tasks.len() <= HEARTBEAT_TASKS_MAX, || format!("at most {HEARTBEAT_TASKS_MAX} tasks"))?;
             tasks.iter().try_for_each(|task| check_id("tasks.id", &task.id))
         }
-        Request::NotSupported { .. } => Ok(()),
+        Request::TaskHalt { id }
+        | Request::TaskContinue { id }
+        | Request::ScheduleGet { id }
+        | Request::ScheduleDelete { id } => check_id("id", id),
+        Request::PromiseSearch(PromiseSearch { limit, tags, .. })
+        | Request::ScheduleSearch(ScheduleSearch { limit, tags, .. }) => {
+            check_tags(tags)?;
+            check_limit(*limit)
+        }
+        Request::TaskSearch(search) => check_limit(search.limit),
+        Request::ScheduleCreate(create) => check_schedule(create),
+        Request::Debug(_) => Ok(()),
     }
 }
 
@@ -132,6 +143,28 @@ fn check_value(name: &str, value: &Value) -> Checked {
     let headers = value.headers.as_ref().map_or(0, BTreeMap::len);
     need(headers <= HEADERS_MAX, || format!("{name} may have at most {HEADERS_MAX} headers"))?;
     need(value.bytes() <= VALUE_BYTES_MAX, || format!("{name} must be at most {VALUE_BYTES_MAX} bytes"))
+}
+
+fn check_limit(limit: Option<u64>) -> Checked {
+    let fits = limit.is_none_or(|limit| (1..=SEARCH_LIMIT_MAX).contains(&limit));
+    need(fits, || format!("limit must be from 1 to {SEARCH_LIMIT_MAX}"))
+}
+
+fn check_schedule(create: &ScheduleCreate) -> Checked {
+    check_id("id", &create.id)?;
+    // Both formats of ids are in use: refused is only what both would refuse.
+    let separators = create.id.contains(':') && create.id.contains('.');
+    need(!separators, || "the id of a schedule must not contain a separator".to_owned())?;
+    check_id("promiseId", &create.promise_id)?;
+    check_id("the promise's id", &firing_id(&create.promise_id, &create.id, Timestamp(i64::MAX)))?;
+    check_value("promiseParam", &create.promise_param)?;
+    check_tags(&create.promise_tags)?;
+    let target = create.promise_tags.get(TARGET);
+    let target = target.ok_or_else(|| format!("promiseTags must name a `{TARGET}`"))?;
+    check_address(TARGET, target)?;
+    need(!create.promise_tags.contains_key(DELAY), || format!("a scheduled promise cannot carry `{DELAY}`"))?;
+    need(create.cron.len() <= CRON_BYTES_MAX, || format!("cron must be at most {CRON_BYTES_MAX} bytes"))?;
+    parse_cron(&create.cron).map(drop)
 }
 
 fn check_callback(callback: &Callback) -> Checked {

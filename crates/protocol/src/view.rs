@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base::{Millis, Timestamp};
 
 use crate::request::Response;
+use crate::schedule::Schedule;
 use crate::state::{Message, MessageKey, Promise, Row, Timer, TimerKind};
 
 /// A synchronous reading of rows; the machine sees the world only through it.
@@ -19,8 +20,18 @@ pub trait View {
     fn due(&self, kind: TimerKind, now: Timestamp, limit: usize) -> Vec<String>;
     /// The message queued under a key.
     fn queued(&self, key: &MessageKey) -> Option<Message>;
+    /// The first `limit` rows after this id, by id; from the first one on after the empty text.
+    fn after(&self, id: &str, limit: usize) -> Vec<Arc<Row>>;
+    /// A schedule.
+    fn schedule(&self, id: &str) -> Option<Arc<Schedule>>;
+    /// The first `limit` schedules after this id, by id; from the first one on after the empty text.
+    fn schedules_after(&self, id: &str, limit: usize) -> Vec<Arc<Schedule>>;
+    /// How many schedules there are.
+    fn schedule_count(&self) -> usize;
     /// Every row, for [`crate::check`].
     fn rows(&self) -> Vec<Arc<Row>>;
+    /// Whether this timer runs.
+    fn has_timer(&self, timer: &Timer) -> bool;
     /// Every timer, for [`crate::check`].
     fn timers(&self) -> Vec<Timer>;
     /// Every queued message in the order it was queued.
@@ -40,6 +51,10 @@ pub enum Effect {
     Arm(Timer),
     /// The timer no longer runs.
     Disarm(Timer),
+    /// The schedule now reads so.
+    PutSchedule(Arc<Schedule>),
+    /// There is no schedule of this id any more.
+    DropSchedule(String),
 }
 
 /// What a request decided: an answer and the changes it rests on.
@@ -60,11 +75,43 @@ pub struct Config {
     pub retry_timeout: Millis,
     /// When the version of a task rises.
     pub profile: Profile,
+    /// What happens to a task that is acquired again and again and gets nowhere.
+    pub poison: Poison,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Config { retry_timeout: Millis(30_000), profile: Profile::Stanch }
+        Config { retry_timeout: Millis(30_000), profile: Profile::Stanch, poison: Poison::default() }
+    }
+}
+
+/// The limit of a task that never gets anywhere: each worker that takes it dies, or gives it back.
+///
+/// Progress is a fence or a suspension. The reference offers such a task for ever, at the speed of its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poison {
+    /// Acquisitions without progress after which it is halted when it is lost again; 0 = never.
+    pub attempts_max: u32,
+    /// Acquisitions without progress after which it is offered again at once.
+    pub free: u32,
+    /// The pause before the first offer after those; doubles with each.
+    pub pause: Millis,
+    /// The longest pause.
+    pub pause_max: Millis,
+}
+
+impl Default for Poison {
+    fn default() -> Self {
+        Poison { attempts_max: 32, free: 3, pause: Millis(1_000), pause_max: Millis(300_000) }
+    }
+}
+
+impl Poison {
+    /// The pause before a task is offered again that was acquired so often without progress.
+    pub(crate) fn pause_after(&self, attempts: u32) -> Option<Millis> {
+        let doublings = attempts.checked_sub(self.free.saturating_add(1))?;
+        let factor = 1_u64.checked_shl(doublings).unwrap_or(u64::MAX);
+        Some(Millis(self.pause.0.saturating_mul(factor).min(self.pause_max.0))).filter(|pause| pause.0 > 0)
     }
 }
 

@@ -10,13 +10,16 @@ mod records;
 #[cfg(test)]
 mod tests;
 
+use base::Timestamp;
 use serde::Serialize;
 
 use crate::request::{Request, Response, TaskRef};
 use crate::state::Promise;
 
 pub use incoming::{parse_message, parse_promise, parse_request, parse_response};
-pub use outgoing::{promise_json, render_bad_request, render_message, render_request, render_response, task_json};
+pub use outgoing::{
+    promise_json, render_bad_request, render_message, render_request, render_response, schedule_json, task_json,
+};
 
 /// The protocol version this crate speaks.
 pub const VERSION: &str = "2026-04-01";
@@ -32,6 +35,8 @@ pub struct Parsed {
     pub version: String,
     /// The bearer token of the body, if there is one.
     pub auth: Option<String>,
+    /// The instant a tester wants the request applied at; means something only where debugging is on.
+    pub debug_time: Option<Timestamp>,
     /// What is asked.
     pub request: Request,
 }
@@ -94,7 +99,7 @@ pub enum WireError {
 
 /// The wire name of a request's operation.
 #[must_use]
-pub fn kind_of(request: &Request) -> &str {
+pub fn kind_of(request: &Request) -> &'static str {
     names::kind_of(request)
 }
 

@@ -35,6 +35,12 @@ pub trait Store: Send {
 pub struct Batch {
     /// Promises with their tasks, by sequence number; replaces the row of that number.
     pub rows: Vec<(u64, Arc<protocol::Row>)>,
+    /// Sequence numbers of promises that are gone with everything kept under their ids.
+    pub rows_gone: Vec<u64>,
+    /// Schedules that are new or changed.
+    pub schedules: Vec<Arc<protocol::Schedule>>,
+    /// Ids of schedules that are gone.
+    pub schedules_gone: Vec<String>,
     /// Messages to be delivered, by sequence number.
     pub outbox: Vec<(u64, protocol::Message)>,
     /// Sequence numbers of messages that were delivered, replaced or given up.
@@ -95,6 +101,8 @@ pub struct ScopeLease {
 pub struct Contents {
     /// Promises with their tasks, by sequence number.
     pub rows: Vec<(u64, protocol::Row)>,
+    /// The schedules.
+    pub schedules: Vec<protocol::Schedule>,
     /// Messages still to be delivered.
     pub outbox: Vec<(u64, protocol::Message)>,
     /// The evidence log without its bytes, in order.
@@ -122,6 +130,16 @@ pub enum Error {
         /// The format found.
         found: i64,
         /// The newest format this version knows.
+        known: i64,
+    },
+    /// An older version of this program wrote the file, and it is only looked at here.
+    #[error("{} was written by an older version (format {found}, this version writes {known}); start a server on it once", path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// The format found.
+        found: i64,
+        /// The format this version writes.
         known: i64,
     },
     /// The file could not be brought up to date.

@@ -1,6 +1,7 @@
 //! SQLite as the store: write-ahead log, full sync, one writer, a checkpointer and readers beside it.
 
 mod rows;
+mod schedules;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -77,7 +78,7 @@ impl Sqlite {
         let path = directory.join(FILE_NAME);
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        schema::examine(&connection, &path)?;
+        schema::examine_as_is(&connection, &path)?;
         read_contents(&connection)
     }
 
@@ -183,6 +184,7 @@ fn explained(path: &Path, error: Error) -> Error {
 fn write(connection: &mut Connection, batch: &Batch) -> Result<(), Error> {
     let transaction = connection.transaction()?;
     rows::write(&transaction, batch)?;
+    schedules::write(&transaction, batch)?;
     write_evidence(&transaction, batch)?;
     write_leases(&transaction, batch)?;
     transaction.commit()?;
@@ -229,6 +231,7 @@ fn read_contents(connection: &Connection) -> Result<Contents, Error> {
     let outbox = rows::read_outbox(&snapshot, &stored)?;
     Ok(Contents {
         rows: stored,
+        schedules: schedules::read(&snapshot)?,
         outbox,
         entries: read_heads(&snapshot)?,
         leases: read_leases(&snapshot)?,

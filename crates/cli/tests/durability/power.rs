@@ -147,7 +147,8 @@ fn acknowledged_is_there(contents: &store::Contents, jobs: &[&Job], position: u6
     for job in jobs {
         job.at(position).compare(&stored(&rows, job))?;
     }
-    let memory = protocol::Memory::load(rows.into_values(), contents.outbox.iter().map(|(_, message)| message.clone()));
+    let outbox = contents.outbox.iter().map(|(_, message)| message.clone());
+    let memory = protocol::Memory::load(rows.into_values(), outbox, contents.schedules.clone());
     let violations = protocol::check(&memory);
     if violations.is_empty() { Ok(()) } else { Err(format!("{violations:?}")) }
 }

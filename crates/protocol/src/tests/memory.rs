@@ -4,10 +4,11 @@ use base::{Millis, Timestamp};
 
 use crate::check::{Invariant, Violation};
 use crate::request::{Create, Request, Resolution, Settle};
+use crate::schedule::Schedule;
 use crate::state::{Message, MessageKey, Promise, PromiseState, Row, Task, TaskState, Timer, TimerKind, Value};
 use crate::testkit::snapshot;
 use crate::view::{Config, Effect, View};
-use crate::{Memory, apply, check, delivered};
+use crate::{Memory, apply, check, check_step, delivered};
 
 fn create(memory: &mut Memory, id: &str) {
     let tags = [("resonate:target".to_owned(), "poll://any@g".to_owned())].into();
@@ -83,14 +84,16 @@ struct Broken {
     rows: Vec<Arc<Row>>,
     timers: Vec<Timer>,
     outbox: Vec<Message>,
+    schedules: Vec<Arc<Schedule>>,
 }
 
 impl View for Broken {
     fn row(&self, id: &str) -> Option<Arc<Row>> {
         self.rows.iter().find(|row| row.id() == id).cloned()
     }
-    fn awaited_by(&self, _: &str) -> Vec<String> {
-        Vec::new()
+    fn awaited_by(&self, awaiter: &str) -> Vec<String> {
+        let awaited = self.rows.iter().filter(|row| row.callbacks.contains(awaiter));
+        awaited.map(|row| row.id().to_owned()).collect()
     }
     fn branch(&self, _: &str, _: usize) -> Vec<Arc<Promise>> {
         Vec::new()
@@ -100,6 +103,21 @@ impl View for Broken {
     }
     fn queued(&self, _: &MessageKey) -> Option<Message> {
         None
+    }
+    fn after(&self, _: &str, _: usize) -> Vec<Arc<Row>> {
+        Vec::new()
+    }
+    fn schedule(&self, id: &str) -> Option<Arc<Schedule>> {
+        self.schedules.iter().find(|schedule| schedule.id == id).cloned()
+    }
+    fn schedules_after(&self, _: &str, _: usize) -> Vec<Arc<Schedule>> {
+        self.schedules.clone()
+    }
+    fn schedule_count(&self) -> usize {
+        self.schedules.len()
+    }
+    fn has_timer(&self, timer: &Timer) -> bool {
+        self.timers.contains(timer)
     }
     fn rows(&self) -> Vec<Arc<Row>> {
         self.rows.clone()
@@ -118,6 +136,15 @@ fn violations(state: TaskState, fault: impl FnOnce(&mut Row, &mut Task, &mut Pro
     for id in ["a", "a:1"] {
         create(&mut memory, id);
     }
+    let schedule = crate::ScheduleCreate {
+        id: "s".into(),
+        cron: "* * * * *".into(),
+        promise_id: "s.{{.timestamp}}".into(),
+        promise_timeout: Millis(5),
+        promise_param: Value::default(),
+        promise_tags: [("resonate:target".to_owned(), "poll://any@g".to_owned())].into(),
+    };
+    ask(&mut memory, &Request::ScheduleCreate(schedule));
     let settle = Settle { id: "a".into(), state: Resolution::Resolved, value: Value::text("x") };
     let acquire = Request::TaskAcquire { id: "a".into(), version: 0, pid: "p".into(), ttl: Millis(5) };
     let callback = crate::Callback { awaited: "a:1".into(), awaiter: "a".into() };
@@ -131,7 +158,12 @@ fn violations(state: TaskState, fault: impl FnOnce(&mut Row, &mut Task, &mut Pro
     };
     steps.iter().for_each(|request| ask(&mut memory, request));
     assert_eq!(check(&memory), vec![]);
-    let mut broken = Broken { rows: memory.rows(), timers: memory.timers(), outbox: memory.outbox() };
+    let mut broken = Broken {
+        rows: memory.rows(),
+        timers: memory.timers(),
+        outbox: memory.outbox(),
+        schedules: memory.schedules().cloned().collect(),
+    };
     let mut row = Row::clone(&broken.rows.remove(0));
     let mut task = Task::clone(row.task.as_deref().expect("a task"));
     let mut promise = Promise::clone(&row.promise);
@@ -184,6 +216,15 @@ fn every_invariant_is_noticed_when_it_breaks() {
         (I::TaskTimersDisagree, Pending, |_, task, _, _| task.pid = Some("p".into())),
         (I::AcquiredAtVersionZero, Acquired, |_, task, _, _| task.version = 0),
         (I::BadCallback, Pending, |row, _, _, _| assert!(row.callbacks.insert("a".into()))),
+        (I::CallbackCrossesOrigins, Pending, |row, _, promise, _| {
+            assert!(row.callbacks.insert("a:1".into()));
+            promise.tags.insert("resonate:origin".into(), "elsewhere".into());
+            promise.id = "elsewhere".into();
+        }),
+        (I::HaltedWithoutReason, Pending, |_, task, _, _| task.reason = Some("why".into())),
+        (I::ScheduleTimes, Pending, |_, _, _, view| {
+            view.timers.retain(|timer| timer.kind != TimerKind::Schedule);
+        }),
         (I::StaleMessage, Acquired, |_, _, _, view| {
             view.outbox.push(Message::Execute { task_id: "a".into(), version: 1, address: "poll://any@g".into() });
         }),
@@ -193,7 +234,56 @@ fn every_invariant_is_noticed_when_it_breaks() {
         assert!(found.contains(invariant), "{}: {found:?}", invariant.name());
     }
     let named: Vec<Invariant> = cases.iter().map(|(invariant, _, _)| *invariant).collect();
-    assert_eq!(named, Invariant::ALL, "every invariant has a case");
+    let states = &Invariant::ALL[..Invariant::ALL.len() - STEPS];
+    assert_eq!(named, states, "every invariant of a state has a case");
+}
+
+/// How many invariants are about two states.
+const STEPS: usize = 8;
+
+#[test]
+fn every_invariant_of_a_step_is_noticed_when_it_breaks() {
+    use Invariant as I;
+    use TaskState::{Acquired, Fulfilled, Halted, Pending, Suspended};
+    type Change = fn(&mut Row, &mut Promise, &mut Task);
+    let now = Timestamp(2);
+    let cases: &[(Invariant, TaskState, Change)] = &[
+        (I::CreationChanged, Pending, |_, promise, _| promise.timeout_at = Timestamp(77)),
+        (I::SettledChanged, Fulfilled, |_, promise, _| promise.value = Value::text("other")),
+        (I::TaskVanished, Fulfilled, |_, _, task| task.state = Pending),
+        (I::VersionMoved, Pending, |_, _, task| task.version = 1),
+        (I::TaskMoved, Halted, |_, _, task| task.state = Acquired),
+        (I::LeaseNotFromNow, Pending, |_, _, task| {
+            (task.state, task.version, task.ttl) = (Acquired, 1, Some(Millis(5)));
+            task.lease_at = Some(Timestamp(9));
+        }),
+        (I::DeadDispatch, Suspended, |_, promise, task| {
+            promise.timeout_at = Timestamp(2);
+            task.state = Pending;
+        }),
+        (I::WaiterLost, Pending, |row, _, _| row.listeners.clear()),
+    ];
+    for (invariant, state, change) in cases {
+        let mut memory = Memory::default();
+        create(&mut memory, "a");
+        let mut before = Row::clone(&memory.rows()[0]);
+        before.listeners.insert("poll://uni@g/p".into());
+        let mut task = before.task.as_deref().cloned().unwrap();
+        task.state = *state;
+        let mut promise = Promise::clone(&before.promise);
+        if *state == Fulfilled {
+            promise.state = PromiseState::Resolved;
+        }
+        (before.task, before.promise) = (Some(Arc::new(task.clone())), Arc::new(promise.clone()));
+        assert_eq!(check_step(Some(&before), &before, now), vec![], "nothing changed");
+        let mut after = before.clone();
+        change(&mut after, &mut promise, &mut task);
+        (after.task, after.promise) = (Some(Arc::new(task)), Arc::new(promise));
+        let found = check_step(Some(&before), &after, now);
+        assert!(found.iter().any(|found| found.invariant == *invariant), "{}: {found:?}", invariant.name());
+    }
+    let named: Vec<Invariant> = cases.iter().map(|(invariant, _, _)| *invariant).collect();
+    assert_eq!(named, Invariant::ALL[Invariant::ALL.len() - STEPS..], "every invariant of a step has a case");
 }
 
 #[test]

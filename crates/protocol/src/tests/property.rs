@@ -4,16 +4,22 @@ use base::Millis;
 use proptest::test_runner::{Config as Cases, RngSeed, TestRunner};
 
 use crate::testkit::{World, choices};
-use crate::view::{Config, Profile};
+use crate::view::{Config, Poison, Profile};
+
+/// Small, so that a walk meets the pauses and the halt.
+const POISON: Poison = Poison { attempts_max: 5, free: 1, pause: Millis(4), pause_max: Millis(10) };
+
+/// Steps of one walk.
+const STEPS: usize = 300;
+/// Walks in each profile.
+const WALKS: u32 = 200;
 
 fn walk(profile: Profile, cases: u32, seed: u64) -> BTreeMap<String, u32> {
     let cases = Cases { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(seed), ..Cases::default() };
     let seen = std::cell::RefCell::new(BTreeMap::<String, u32>::new());
-    let outcome = TestRunner::new(cases).run(&choices(120), |choices| {
-        let mut world = World::new(Config { retry_timeout: Millis(30), profile });
-        if choices.len() % 4 != 0 {
-            world.prepare();
-        }
+    let outcome = TestRunner::new(cases).run(&choices(STEPS), |choices| {
+        let mut world = World::new(Config { retry_timeout: Millis(30), profile, poison: POISON });
+        world.prepare();
         for choice in &choices {
             world.step(choice);
         }
@@ -27,7 +33,7 @@ fn walk(profile: Profile, cases: u32, seed: u64) -> BTreeMap<String, u32> {
 }
 
 /// What a walk must have reached to have said anything.
-const REACHED: [&str; 16] = [
+const REACHED: [&str; 22] = [
     "status 200",
     "status 300",
     "status 400",
@@ -42,13 +48,19 @@ const REACHED: [&str; 16] = [
     "suspended to pending",
     "suspended to fulfilled",
     "callback of an expired awaiter",
+    "pending to halted",
+    "acquired to halted",
+    "suspended to halted",
+    "halted to pending",
+    "halted to fulfilled",
+    "firing",
     "execute",
     "unblock",
 ];
 
 #[test]
 fn machine_and_model_agree() {
-    let seen = walk(Profile::Stanch, 700, 1);
+    let seen = walk(Profile::Stanch, WALKS, 1);
     for what in REACHED {
         assert!(seen.get(what).copied().unwrap_or(0) >= 20, "`{what}` was hardly reached: {seen:?}");
     }
@@ -56,5 +68,8 @@ fn machine_and_model_agree() {
 
 #[test]
 fn machine_and_model_agree_when_versions_move_on_acquire_only() {
-    walk(Profile::Resonate20260401, 100, 2);
+    let seen = walk(Profile::Resonate20260401, WALKS, 2);
+    for what in REACHED {
+        assert!(seen.get(what).copied().unwrap_or(0) >= 20, "`{what}` was hardly reached: {seen:?}");
+    }
 }

@@ -1,6 +1,9 @@
 use base::{Millis, Timestamp};
 
-use crate::request::{Callback, Create, FenceAction, Request, Resolution, Settle, TaskRef};
+use crate::request::{
+    Callback, Create, FenceAction, PromiseSearch, Request, Resolution, ScheduleCreate, ScheduleSearch, Settle, TaskRef,
+    TaskSearch,
+};
 use crate::state::Value;
 use crate::{is_reserved, reserved_refusal};
 
@@ -11,6 +14,17 @@ fn create(id: &str) -> Create {
 
 fn settle(id: &str) -> Settle {
     Settle { id: id.into(), state: Resolution::Resolved, value: Value::default() }
+}
+
+fn schedule(id: &str, promise_id: &str) -> ScheduleCreate {
+    ScheduleCreate {
+        id: id.into(),
+        cron: "* * * * *".into(),
+        promise_id: promise_id.into(),
+        promise_timeout: Millis(9),
+        promise_param: Value::default(),
+        promise_tags: create(id).tags,
+    }
 }
 
 /// Every operation with `id` in the place it writes or names, and whether the wire may do it on a reserved id.
@@ -34,9 +48,19 @@ fn operations(id: &str) -> Vec<(Request, bool)> {
         (Request::TaskSuspend { id: own.clone(), version, actions: vec![callback(&id, "own")] }, false),
         (Request::TaskFence { id: id.clone(), version, action: FenceAction::Create(create("own")) }, false),
         (Request::TaskFence { id: own.clone(), version, action: FenceAction::Create(create(&id)) }, false),
-        (Request::TaskFence { id: own, version, action: FenceAction::Settle(settle(&id)) }, false),
-        (Request::TaskHeartbeat { pid, tasks: vec![TaskRef { id, version }] }, true),
-        (Request::NotSupported { kind: "task.halt".into() }, true),
+        (Request::TaskFence { id: own.clone(), version, action: FenceAction::Settle(settle(&id)) }, false),
+        (Request::TaskHeartbeat { pid, tasks: vec![TaskRef { id: id.clone(), version }] }, true),
+        (Request::TaskHalt { id: own.clone() }, true),
+        (Request::PromiseSearch(PromiseSearch::default()), true),
+        (Request::TaskSearch(TaskSearch::default()), true),
+        (Request::ScheduleSearch(ScheduleSearch::default()), true),
+        (Request::TaskHalt { id: id.clone() }, false),
+        (Request::TaskContinue { id: id.clone() }, false),
+        (Request::ScheduleGet { id: id.clone() }, true),
+        (Request::ScheduleDelete { id: id.clone() }, true),
+        (Request::ScheduleCreate(schedule("own", &id)), false),
+        (Request::ScheduleCreate(schedule("own", &format!("{id}.{{{{.timestamp}}}}"))), false),
+        (Request::ScheduleCreate(schedule(&id.replace(['.', ':'], "/"), "{{.id}}")), false),
     ]
 }
 

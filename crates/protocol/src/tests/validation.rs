@@ -146,5 +146,4 @@ fn tasks_need_workers_leases_and_consistent_ids() {
     for bad in [&[][..], &[("b", "a"), ("b", "a")], &[("a", "a")], &[("b", "c")], &[("", "a")]] {
         assert_eq!(status(&suspend(bad)), 400, "{bad:?}");
     }
-    assert_eq!(status(&Request::NotSupported { kind: "task.halt".into() }), 501);
 }

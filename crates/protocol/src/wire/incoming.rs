@@ -8,10 +8,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::records::{PromiseJson, TaskJson, ValueJson};
+use super::records::{PromiseJson, ScheduleJson, TaskJson, ValueJson};
 use super::{Answer, BadRequest, Incoming, Parsed, VERSION, WireError, names};
-use crate::request::{Body, Callback, Create, FenceAction, FencedKind, Request, Resolution, Response, Settle, TaskRef};
-use crate::state::{Promise, TaskRecord};
+use crate::request::{
+    Body, Callback, Create, Debug, FenceAction, FencedKind, PromiseSearch, Request, Resolution, Response,
+    ScheduleCreate, ScheduleSearch, Settle, TaskRef, TaskSearch,
+};
+use crate::state::{Promise, PromiseState, TaskRecord, TaskState};
 
 /// Reads a request.
 ///
@@ -22,7 +25,7 @@ use crate::state::{Promise, TaskRecord};
 /// [`BadRequest`], to be answered with [`super::render_bad_request`].
 pub fn parse_request(bytes: &[u8]) -> Result<Parsed, BadRequest> {
     let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|error| salvage(bytes, &error))?;
-    let Envelope { kind, head: Head { corr_id, version, auth }, data } = envelope;
+    let Envelope { kind, head: Head { corr_id, version, auth, debug_time }, data } = envelope;
     let bad = |message: String| BadRequest { kind: kind.clone(), corr_id: corr_id.clone(), message };
     if kind.is_empty() {
         return Err(bad("kind must not be empty".to_owned()));
@@ -34,8 +37,14 @@ pub fn parse_request(bytes: &[u8]) -> Result<Parsed, BadRequest> {
         return Err(bad(format!("protocol version `{version}` is not supported; this server speaks `{VERSION}`")));
     }
     let request = parse_operation(&kind, data).map_err(bad)?;
+    let debug_time = debug_time.as_ref().and_then(serde_json::Value::as_i64).map(Timestamp);
+    if let (Request::Debug(Debug::Tick(at)), Some(told)) = (&request, debug_time)
+        && *at != told
+    {
+        return Err(bad("data.time and the head's resonate:debug_time differ".to_owned()));
+    }
     let auth = auth.and_then(|auth| auth.as_str().map(str::to_owned));
-    Ok(Parsed { kind, corr_id, version, auth, request })
+    Ok(Parsed { kind, corr_id, version, auth, debug_time, request })
 }
 
 /// Reads a response.
@@ -93,6 +102,8 @@ struct Head {
     version: String,
     #[serde(default)]
     auth: Option<serde_json::Value>,
+    #[serde(default, rename = "resonate:debug_time")]
+    debug_time: Option<serde_json::Value>,
 }
 
 /// An envelope inside another.
@@ -185,6 +196,36 @@ struct HeartbeatJson {
     tasks: Vec<RefJson>,
 }
 
+#[derive(Deserialize)]
+struct SearchJson {
+    #[serde(default)]
+    state: Option<String>,
+    #[serde(default)]
+    tags: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    limit: Option<i64>,
+    #[serde(default)]
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ScheduleCreateJson<'a> {
+    id: String,
+    cron: String,
+    promise_id: String,
+    promise_timeout: i64,
+    #[serde(default, borrow)]
+    promise_param: Option<ValueJson<'a>>,
+    #[serde(default)]
+    promise_tags: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct TimeJson {
+    time: i64,
+}
+
 type Read<T> = Result<T, String>;
 
 fn parse_operation(kind: &str, raw: &RawValue) -> Read<Request> {
@@ -228,7 +269,17 @@ fn parse_operation(kind: &str, raw: &RawValue) -> Read<Request> {
             let tasks = json.tasks.into_iter().map(task_ref).collect::<Read<_>>()?;
             Request::TaskHeartbeat { pid: json.pid, tasks }
         }
-        _ if names::NOT_SUPPORTED.contains(&kind) => Request::NotSupported { kind: kind.to_owned() },
+        names::TASK_HALT => Request::TaskHalt { id: data::<IdJson>(raw)?.id },
+        names::TASK_CONTINUE => Request::TaskContinue { id: data::<IdJson>(raw)?.id },
+        names::PROMISE_SEARCH | names::TASK_SEARCH | names::SCHEDULE_SEARCH => search(kind, data(raw)?)?,
+        names::SCHEDULE_GET => Request::ScheduleGet { id: data::<IdJson>(raw)?.id },
+        names::SCHEDULE_CREATE => Request::ScheduleCreate(schedule_create(borrowed(raw)?)?),
+        names::SCHEDULE_DELETE => Request::ScheduleDelete { id: data::<IdJson>(raw)?.id },
+        names::DEBUG_START => Request::Debug(Debug::Start),
+        names::DEBUG_STOP => Request::Debug(Debug::Stop),
+        names::DEBUG_RESET => Request::Debug(Debug::Reset),
+        names::DEBUG_TICK => Request::Debug(Debug::Tick(Timestamp(data::<TimeJson>(raw)?.time))),
+        names::DEBUG_SNAP => Request::Debug(Debug::Snap),
         _ => return Err(format!("unknown kind `{kind}`")),
     })
 }
@@ -260,6 +311,37 @@ fn settle(raw: &RawValue) -> Read<Settle> {
     let state =
         Resolution::from_name(&json.state).ok_or_else(|| format!("`{}` is not a state to settle to", json.state))?;
     Ok(Settle { id: json.id, state, value: json.value.map(Into::into).unwrap_or_default() })
+}
+
+fn search(kind: &str, json: SearchJson) -> Read<Request> {
+    let SearchJson { state, tags, limit, cursor } = json;
+    let tags = tags.unwrap_or_default();
+    let limit = limit.map(|limit| u64::try_from(limit).map_err(|_| "limit must not be negative".to_owned()));
+    let limit = limit.transpose()?;
+    let unknown = |state: &str| format!("unknown state `{state}`");
+    Ok(match kind {
+        names::PROMISE_SEARCH => {
+            let named = |state: String| PromiseState::from_name(&state).ok_or_else(|| unknown(&state));
+            Request::PromiseSearch(PromiseSearch { state: state.map(named).transpose()?, tags, limit, cursor })
+        }
+        names::TASK_SEARCH => {
+            let named = |state: String| TaskState::from_name(&state).ok_or_else(|| unknown(&state));
+            Request::TaskSearch(TaskSearch { state: state.map(named).transpose()?, limit, cursor })
+        }
+        _ => Request::ScheduleSearch(ScheduleSearch { tags, limit, cursor }),
+    })
+}
+
+fn schedule_create(json: ScheduleCreateJson<'_>) -> Read<ScheduleCreate> {
+    let timeout = u64::try_from(json.promise_timeout).map_err(|_| "promiseTimeout must not be negative".to_owned())?;
+    Ok(ScheduleCreate {
+        id: json.id,
+        cron: json.cron,
+        promise_id: json.promise_id,
+        promise_timeout: Millis(timeout),
+        promise_param: json.promise_param.map(Into::into).unwrap_or_default(),
+        promise_tags: json.promise_tags.unwrap_or_default(),
+    })
 }
 
 fn callback(raw: &RawValue) -> Read<Callback> {
@@ -344,6 +426,36 @@ struct PreloadData<'a> {
 }
 
 #[derive(Deserialize)]
+struct PromisesData<'a> {
+    #[serde(borrow)]
+    promises: Vec<PromiseJson<'a>>,
+    #[serde(default)]
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct TasksData<'a> {
+    #[serde(borrow)]
+    tasks: Vec<TaskJson<'a>>,
+    #[serde(default)]
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ScheduleData<'a> {
+    #[serde(borrow)]
+    schedule: ScheduleJson<'a>,
+}
+
+#[derive(Deserialize)]
+struct SchedulesData<'a> {
+    #[serde(borrow)]
+    schedules: Vec<ScheduleJson<'a>>,
+    #[serde(default)]
+    cursor: Option<String>,
+}
+
+#[derive(Deserialize)]
 struct FencedData<'a> {
     #[serde(borrow)]
     action: Reply<'a>,
@@ -372,7 +484,29 @@ fn parse_body(kind: &str, status: u16, raw: &RawValue) -> Result<Body, WireError
         names::TASK_SUSPEND if status == 300 => {
             Body::Preload(preload(serde_json::from_str::<PreloadData<'_>>(text)?.preload)?)
         }
-        names::TASK_RELEASE | names::TASK_SUSPEND | names::TASK_HEARTBEAT => Body::Empty,
+        names::TASK_RELEASE
+        | names::TASK_SUSPEND
+        | names::TASK_HEARTBEAT
+        | names::TASK_HALT
+        | names::TASK_CONTINUE
+        | names::SCHEDULE_DELETE => Body::Empty,
+        names::PROMISE_SEARCH => {
+            let data: PromisesData<'_> = serde_json::from_str(text)?;
+            Body::Promises { promises: preload(data.promises)?, cursor: data.cursor }
+        }
+        names::TASK_SEARCH => {
+            let data: TasksData<'_> = serde_json::from_str(text)?;
+            let tasks = data.tasks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+            Body::Tasks { tasks, cursor: data.cursor }
+        }
+        names::SCHEDULE_GET | names::SCHEDULE_CREATE => {
+            Body::Schedule(Arc::new(serde_json::from_str::<ScheduleData<'_>>(text)?.schedule.into()))
+        }
+        names::SCHEDULE_SEARCH => {
+            let data: SchedulesData<'_> = serde_json::from_str(text)?;
+            let schedules = data.schedules.into_iter().map(|json| Arc::new(json.into())).collect();
+            Body::Schedules { schedules, cursor: data.cursor }
+        }
         names::TASK_FENCE => {
             let data: FencedData<'_> = serde_json::from_str(text)?;
             let status = data.action.head.status;

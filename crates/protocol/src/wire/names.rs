@@ -1,6 +1,6 @@
 //! Operation and state names.
 
-use crate::request::{FencedKind, Request, Resolution};
+use crate::request::{Debug, FencedKind, Request, Resolution};
 use crate::state::{PromiseState, TaskState};
 
 pub(super) const PROMISE_GET: &str = "promise.get";
@@ -16,25 +16,21 @@ pub(super) const TASK_FULFILL: &str = "task.fulfill";
 pub(super) const TASK_SUSPEND: &str = "task.suspend";
 pub(super) const TASK_FENCE: &str = "task.fence";
 pub(super) const TASK_HEARTBEAT: &str = "task.heartbeat";
+pub(super) const TASK_HALT: &str = "task.halt";
+pub(super) const TASK_CONTINUE: &str = "task.continue";
+pub(super) const PROMISE_SEARCH: &str = "promise.search";
+pub(super) const TASK_SEARCH: &str = "task.search";
+pub(super) const SCHEDULE_GET: &str = "schedule.get";
+pub(super) const SCHEDULE_CREATE: &str = "schedule.create";
+pub(super) const SCHEDULE_DELETE: &str = "schedule.delete";
+pub(super) const SCHEDULE_SEARCH: &str = "schedule.search";
+pub(super) const DEBUG_START: &str = "debug.start";
+pub(super) const DEBUG_STOP: &str = "debug.stop";
+pub(super) const DEBUG_RESET: &str = "debug.reset";
+pub(super) const DEBUG_TICK: &str = "debug.tick";
+pub(super) const DEBUG_SNAP: &str = "debug.snap";
 
-/// Operations of the protocol that are answered 501.
-pub(super) const NOT_SUPPORTED: [&str; 13] = [
-    "promise.search",
-    "task.halt",
-    "task.continue",
-    "task.search",
-    "schedule.get",
-    "schedule.create",
-    "schedule.delete",
-    "schedule.search",
-    "debug.start",
-    "debug.stop",
-    "debug.reset",
-    "debug.tick",
-    "debug.snap",
-];
-
-pub(super) fn kind_of(request: &Request) -> &str {
+pub(super) fn kind_of(request: &Request) -> &'static str {
     match request {
         Request::PromiseGet { .. } => PROMISE_GET,
         Request::PromiseCreate(_) => PROMISE_CREATE,
@@ -49,7 +45,21 @@ pub(super) fn kind_of(request: &Request) -> &str {
         Request::TaskSuspend { .. } => TASK_SUSPEND,
         Request::TaskFence { .. } => TASK_FENCE,
         Request::TaskHeartbeat { .. } => TASK_HEARTBEAT,
-        Request::NotSupported { kind } => kind,
+        Request::TaskHalt { .. } => TASK_HALT,
+        Request::TaskContinue { .. } => TASK_CONTINUE,
+        Request::PromiseSearch(_) => PROMISE_SEARCH,
+        Request::TaskSearch(_) => TASK_SEARCH,
+        Request::ScheduleGet { .. } => SCHEDULE_GET,
+        Request::ScheduleCreate(_) => SCHEDULE_CREATE,
+        Request::ScheduleDelete { .. } => SCHEDULE_DELETE,
+        Request::ScheduleSearch(_) => SCHEDULE_SEARCH,
+        Request::Debug(debug) => match debug {
+            Debug::Start => DEBUG_START,
+            Debug::Stop => DEBUG_STOP,
+            Debug::Reset => DEBUG_RESET,
+            Debug::Tick(_) => DEBUG_TICK,
+            Debug::Snap => DEBUG_SNAP,
+        },
     }
 }
 

@@ -1,11 +1,19 @@
 //! Requests, responses and messages to bytes.
 
+use std::collections::BTreeMap;
+
+use base::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
-use super::records::{PromiseJson, TaskJson, ValueJson};
+use super::records::{PromiseJson, ScheduleJson, TaskJson, ValueJson};
 use super::{BadRequest, Parsed, VERSION, bytes, names};
-use crate::request::{Body, Callback, Create, FenceAction, Request, Response, Settle, TaskRef};
-use crate::state::{Message, Promise, TaskRecord};
+use crate::request::{
+    Body, Callback, Create, Debug, FenceAction, PromiseSearch, Request, Response, ScheduleSearch, Settle, TaskRef,
+    TaskSearch,
+};
+use crate::schedule::Schedule;
+use crate::snapshot::Snapshot;
+use crate::state::{Message, Promise, PromiseState, TaskRecord, TaskState};
 
 /// Renders the answer to a request; the transport's status is `response.status`.
 #[must_use]
@@ -22,7 +30,11 @@ pub fn render_bad_request(bad: &BadRequest) -> Vec<u8> {
 /// Renders a message to a worker or listener.
 #[must_use]
 pub fn render_message(message: &Message, server_url: &str) -> Vec<u8> {
-    bytes(&match message {
+    bytes(&message_json(message, server_url))
+}
+
+fn message_json(message: &Message, server_url: &str) -> Json {
+    match message {
         Message::Execute { task_id, version, .. } => json!({
             "kind": "execute",
             "head": { "serverUrl": server_url },
@@ -31,7 +43,7 @@ pub fn render_message(message: &Message, server_url: &str) -> Vec<u8> {
         Message::Unblock { promise, .. } => {
             json!({ "kind": "unblock", "head": {}, "data": { "promise": promise_json(promise) } })
         }
-    })
+    }
 }
 
 /// Renders a request.
@@ -50,6 +62,12 @@ pub fn promise_json(promise: &Promise) -> Json {
 #[must_use]
 pub fn task_json(task: &TaskRecord) -> Json {
     serde_json::to_value(TaskJson::from(task)).unwrap_or_default()
+}
+
+/// A schedule record as JSON.
+#[must_use]
+pub fn schedule_json(schedule: &Schedule) -> Json {
+    serde_json::to_value(ScheduleJson::from(schedule)).unwrap_or_default()
 }
 
 fn reply(kind: &str, corr_id: &str, response: &Response) -> Json {
@@ -75,8 +93,45 @@ fn response_data(corr_id: &str, body: &Body) -> Json {
         Body::Fenced { kind, response, preload } => {
             json!({ "action": reply(kind.name(), corr_id, response), "preload": promises(preload) })
         }
+        Body::Promises { promises: page, cursor } => paged("promises", promises(page), cursor),
+        Body::Tasks { tasks, cursor } => paged("tasks", tasks.iter().map(task_json).collect::<Vec<_>>().into(), cursor),
+        Body::Schedule(schedule) => json!({ "schedule": schedule_json(schedule) }),
+        Body::Schedules { schedules, cursor } => {
+            paged("schedules", schedules.iter().map(|one| schedule_json(one)).collect::<Vec<_>>().into(), cursor)
+        }
+        Body::Swept => Json::Array(Vec::new()),
+        Body::Snapshot(snapshot) => snapshot_json(snapshot),
         Body::Error(message) => Json::String(message.clone()),
     }
+}
+
+fn paged(name: &str, page: Json, cursor: &Option<String>) -> Json {
+    let mut data = Map::new();
+    data.insert(name.to_owned(), page);
+    if let Some(cursor) = cursor {
+        data.insert("cursor".to_owned(), Json::String(cursor.clone()));
+    }
+    Json::Object(data)
+}
+
+/// The whole store, each list in the order of ids; a task's timer is of type 0 (retry) or 1 (lease).
+fn snapshot_json(snapshot: &Snapshot) -> Json {
+    let timeouts = |timers: &[(String, Timestamp)]| -> Json {
+        timers.iter().map(|(id, at)| json!({ "id": id, "timeout": at.0 })).collect::<Vec<_>>().into()
+    };
+    let task_timeout =
+        |(id, lease, at): &(String, bool, Timestamp)| json!({ "id": id, "type": u8::from(*lease), "timeout": at.0 });
+    let message = |message: &Message| json!({ "address": message.address(), "message": message_json(message, "") });
+    json!({
+        "promises": snapshot.promises.iter().map(|promise| promise_json(promise)).collect::<Vec<_>>(),
+        "promiseTimeouts": timeouts(&snapshot.promise_timeouts),
+        "callbacks": snapshot.callbacks.iter().map(callback_data).collect::<Vec<_>>(),
+        "listeners": snapshot.listeners.iter()
+            .map(|(id, address)| json!({ "id": id, "address": address })).collect::<Vec<_>>(),
+        "tasks": snapshot.tasks.iter().map(task_json).collect::<Vec<_>>(),
+        "taskTimeouts": snapshot.task_timeouts.iter().map(task_timeout).collect::<Vec<_>>(),
+        "messages": snapshot.messages.iter().map(message).collect::<Vec<_>>(),
+    })
 }
 
 fn envelope(kind: &str, corr_id: &str, data: Json) -> Json {
@@ -85,7 +140,12 @@ fn envelope(kind: &str, corr_id: &str, data: Json) -> Json {
 
 fn request_data(request: &Request, corr_id: &str) -> Json {
     match request {
-        Request::PromiseGet { id } | Request::TaskGet { id } => json!({ "id": id }),
+        Request::PromiseGet { id }
+        | Request::TaskGet { id }
+        | Request::TaskHalt { id }
+        | Request::TaskContinue { id }
+        | Request::ScheduleGet { id }
+        | Request::ScheduleDelete { id } => json!({ "id": id }),
         Request::PromiseCreate(create) => create_data(create),
         Request::PromiseSettle(settle) => settle_data(settle),
         Request::RegisterCallback(callback) => callback_data(callback),
@@ -116,8 +176,39 @@ fn request_data(request: &Request, corr_id: &str) -> Json {
         Request::TaskHeartbeat { pid, tasks } => {
             json!({ "pid": pid, "tasks": tasks.iter().map(ref_data).collect::<Vec<_>>() })
         }
-        Request::NotSupported { .. } => Json::Object(Map::new()),
+        Request::PromiseSearch(PromiseSearch { state, tags, limit, cursor }) => {
+            search_data(state.map(PromiseState::name), tags, *limit, cursor)
+        }
+        Request::TaskSearch(TaskSearch { state, limit, cursor }) => {
+            search_data(state.map(TaskState::name), &BTreeMap::new(), *limit, cursor)
+        }
+        Request::ScheduleSearch(ScheduleSearch { tags, limit, cursor }) => search_data(None, tags, *limit, cursor),
+        Request::ScheduleCreate(create) => json!({
+            "id": create.id,
+            "cron": create.cron,
+            "promiseId": create.promise_id,
+            "promiseTimeout": create.promise_timeout.0,
+            "promiseParam": ValueJson::from(&create.promise_param),
+            "promiseTags": create.promise_tags,
+        }),
+        Request::Debug(Debug::Tick(at)) => json!({ "time": at.0 }),
+        Request::Debug(Debug::Start | Debug::Stop | Debug::Reset | Debug::Snap) => Json::Object(Map::new()),
     }
+}
+
+fn search_data(
+    state: Option<&str>,
+    tags: &BTreeMap<String, String>,
+    limit: Option<u64>,
+    cursor: &Option<String>,
+) -> Json {
+    let mut data = Map::new();
+    let mut add = |name: &str, value: Option<Json>| value.map(|value| data.insert(name.to_owned(), value));
+    add("state", state.map(Json::from));
+    add("tags", (!tags.is_empty()).then(|| json!(tags)));
+    add("limit", limit.map(Json::from));
+    add("cursor", cursor.clone().map(Json::from));
+    Json::Object(data)
 }
 
 fn create_data(create: &Create) -> Json {

@@ -7,6 +7,7 @@ use base::{Millis, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
+use crate::schedule::Schedule;
 use crate::state::{Promise, PromiseState, TaskRecord, TaskState, Value};
 
 type Map<'a> = Cow<'a, BTreeMap<String, String>>;
@@ -119,5 +120,54 @@ impl TryFrom<TaskJson<'_>> for TaskRecord {
             ttl: json.ttl.map(Millis),
             pid: json.pid.map(Cow::into_owned),
         })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ScheduleJson<'a> {
+    id: Cow<'a, str>,
+    cron: Cow<'a, str>,
+    promise_id: Cow<'a, str>,
+    promise_timeout: u64,
+    #[serde(default)]
+    promise_param: ValueJson<'a>,
+    #[serde(default)]
+    promise_tags: Map<'a>,
+    created_at: i64,
+    next_run_at: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_run_at: Option<i64>,
+}
+
+impl<'a> From<&'a Schedule> for ScheduleJson<'a> {
+    fn from(schedule: &'a Schedule) -> Self {
+        ScheduleJson {
+            id: Cow::Borrowed(&schedule.id),
+            cron: Cow::Borrowed(&schedule.cron),
+            promise_id: Cow::Borrowed(&schedule.promise_id),
+            promise_timeout: schedule.promise_timeout.0,
+            promise_param: (&schedule.promise_param).into(),
+            promise_tags: Cow::Borrowed(&schedule.promise_tags),
+            created_at: schedule.created_at.0,
+            next_run_at: schedule.next_run_at.0,
+            last_run_at: schedule.last_run_at.map(|at| at.0),
+        }
+    }
+}
+
+impl From<ScheduleJson<'_>> for Schedule {
+    fn from(json: ScheduleJson<'_>) -> Schedule {
+        Schedule {
+            id: json.id.into_owned(),
+            cron: json.cron.into_owned(),
+            promise_id: json.promise_id.into_owned(),
+            promise_timeout: Millis(json.promise_timeout),
+            promise_param: json.promise_param.into(),
+            promise_tags: json.promise_tags.into_owned(),
+            created_at: Timestamp(json.created_at),
+            next_run_at: Timestamp(json.next_run_at),
+            last_run_at: json.last_run_at.map(Timestamp),
+        }
     }
 }

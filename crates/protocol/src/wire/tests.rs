@@ -4,7 +4,10 @@ use base::{Millis, Timestamp};
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::request::{Body, Callback, Create, FenceAction, FencedKind, Resolution, Settle};
+use crate::request::{
+    Body, Callback, Create, Debug, FenceAction, FencedKind, PromiseSearch, Resolution, ScheduleCreate, ScheduleSearch,
+    Settle, TaskSearch,
+};
 use crate::state::{Message, PromiseState, TaskRecord, TaskState, Value};
 
 fn create() -> Create {
@@ -48,13 +51,38 @@ fn requests() -> Vec<Request> {
         Request::TaskFence { id: id.clone(), version, action: FenceAction::Create(create()) },
         Request::TaskFence { id, version, action: FenceAction::Settle(settle()) },
         Request::TaskHeartbeat { pid, tasks: vec![task] },
-        Request::NotSupported { kind: "schedule.create".into() },
+        Request::TaskHalt { id: "w:1".into() },
+        Request::TaskContinue { id: "w:1".into() },
+        Request::PromiseSearch(PromiseSearch {
+            state: Some(PromiseState::Canceled),
+            tags: [("a".to_owned(), "b".to_owned())].into(),
+            limit: Some(7),
+            cursor: Some("w".into()),
+        }),
+        Request::PromiseSearch(PromiseSearch::default()),
+        Request::TaskSearch(TaskSearch { state: Some(TaskState::Halted), limit: Some(1), cursor: None }),
+        Request::ScheduleGet { id: "s".into() },
+        Request::ScheduleCreate(ScheduleCreate {
+            id: "s".into(),
+            cron: "* * * * *".into(),
+            promise_id: "{{.id}}.{{.timestamp}}".into(),
+            promise_timeout: Millis(9),
+            promise_param: Value::text("x"),
+            promise_tags: [("resonate:target".to_owned(), "poll://any@g".to_owned())].into(),
+        }),
+        Request::ScheduleDelete { id: "s".into() },
+        Request::ScheduleSearch(ScheduleSearch { limit: Some(3), ..ScheduleSearch::default() }),
+        Request::Debug(Debug::Start),
+        Request::Debug(Debug::Stop),
+        Request::Debug(Debug::Reset),
+        Request::Debug(Debug::Tick(Timestamp(5))),
+        Request::Debug(Debug::Snap),
     ]
 }
 
 fn parsed(request: Request) -> Parsed {
     let kind = kind_of(&request).to_owned();
-    Parsed { kind, corr_id: "c1".into(), version: VERSION.into(), auth: None, request }
+    Parsed { kind, corr_id: "c1".into(), version: VERSION.into(), auth: None, debug_time: None, request }
 }
 
 #[test]

@@ -48,8 +48,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
 fn round(shared: &Shared, search_at: &mut Timestamp) -> Timestamp {
     let mut core = shared.lock();
     let now = shared.env.now();
-    if shared.writable(&core).is_err() {
-        // The writer stirs us when the store is back.
+    if shared.debug.is_paused() || shared.writable(&core).is_err() {
+        // The writer stirs us when the store is back, and a tester when the clockwork goes on.
         return now.plus(GIVE_UP_EVERY);
     }
     let mut changed = core.tick(now, TICK_MAX);

@@ -4,7 +4,7 @@ use crate::engine::delivery::Delivery;
 use crate::engine::evidence::{Records, RecordsUndo};
 use crate::engine::{Entry, Guard, holds};
 use base::{Digest, Timestamp};
-use protocol::{Config, Effect, Memory, Message, Request, Response, Row, TaskRef, TaskState, View as _};
+use protocol::{Config, Effect, Memory, Message, Request, Response, Row, Schedule, TaskRef, TaskState, View as _};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use store::{Batch, Contents, ScopeLease};
@@ -35,6 +35,7 @@ type Images = Vec<(u64, Option<Arc<Row>>)>;
 /// One change that is in memory and not yet durable.
 enum Undo {
     Protocol(protocol::Undo),
+    Memory(Box<Memory>),
     Records(RecordsUndo),
 }
 
@@ -50,6 +51,7 @@ pub(super) struct Staged {
 struct Group {
     rows: BTreeMap<u64, Arc<Row>>,
     outbox: BTreeMap<u64, Message>,
+    schedules: BTreeMap<String, Option<Arc<Schedule>>>,
     batch: Batch,
     undo: Vec<Undo>,
     touched: HashSet<String>,
@@ -116,7 +118,8 @@ impl Core {
             self.seqs.insert(row.id().to_owned(), seq);
             rows.push(row);
         }
-        self.memory = Memory::load(rows, contents.outbox.iter().map(|(_, message)| message.clone()));
+        let outbox = contents.outbox.iter().map(|(_, message)| message.clone());
+        self.memory = Memory::load(rows, outbox, contents.schedules);
         self.delivery.reload(contents.outbox, now);
     }
 
@@ -170,6 +173,12 @@ impl Core {
                     self.open.drop_message(replaced);
                 }
                 Effect::Retract(key) => self.open.drop_message(self.delivery.retract(&key)),
+                Effect::PutSchedule(schedule) => {
+                    self.open.schedules.insert(schedule.id.clone(), Some(schedule));
+                }
+                Effect::DropSchedule(id) => {
+                    self.open.schedules.insert(id, None);
+                }
                 // Rows were taken above; timers follow from them and are not stored.
                 Effect::Put(_) | Effect::Arm(_) | Effect::Disarm(_) => {}
             }
@@ -193,6 +202,22 @@ impl Core {
         let staged = self.stage_effects(effects);
         self.record(staged, now);
         changed
+    }
+
+    /// Whether there is a promise that belongs to the server.
+    pub(super) fn holds_reserved(&self) -> bool {
+        ["inc", "hold"].iter().any(|root| self.memory.children(root).any(|promise| protocol::is_reserved(&promise.id)))
+    }
+
+    /// Takes away every promise, task, schedule and message. Nothing may be on its way to the disk.
+    pub(super) fn empty(&mut self, now: Timestamp) {
+        let rows: Vec<u64> = self.seqs.drain().map(|(_, seq)| seq).collect();
+        self.open.batch.rows_gone.extend(rows);
+        self.open.batch.schedules_gone.extend(self.memory.schedules().map(|schedule| schedule.id.clone()));
+        self.open.batch.outbox_gone.extend(self.delivery.numbers());
+        let memory = std::mem::take(&mut self.memory);
+        self.open.undo.push(Undo::Memory(Box::new(memory)));
+        self.delivery.reload(Vec::new(), now);
     }
 
     // ---- evidence, leases, facts
@@ -330,6 +355,12 @@ impl Core {
         let mut batch = std::mem::take(&mut group.batch);
         batch.rows = std::mem::take(&mut group.rows).into_iter().collect();
         batch.outbox = std::mem::take(&mut group.outbox).into_iter().collect();
+        for (id, schedule) in std::mem::take(&mut group.schedules) {
+            match schedule {
+                Some(schedule) => batch.schedules.push(schedule),
+                None => batch.schedules_gone.push(id),
+            }
+        }
         self.committing = Some(group);
         self.committing_entries = self.records.len();
         self.epoch += 1;
@@ -364,6 +395,7 @@ impl Core {
         for undo in open.undo.into_iter().rev().chain(committing.undo.into_iter().rev()) {
             match undo {
                 Undo::Protocol(undo) => self.memory.undo(undo),
+                Undo::Memory(memory) => self.memory = *memory,
                 Undo::Records(undo) => self.records.undo(undo),
             }
         }

@@ -190,6 +190,11 @@ impl Delivery {
         self.acks.first().map(|(until, _)| *until)
     }
 
+    /// The numbers of all messages.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.items.keys().copied().collect()
+    }
+
     pub(super) fn dead_letters(&self) -> Vec<Message> {
         self.dead.iter().cloned().collect()
     }

@@ -8,6 +8,7 @@
 mod background;
 mod connection;
 mod core;
+mod debug;
 mod delivery;
 mod env;
 mod evidence;
@@ -56,6 +57,8 @@ pub struct Config {
     pub protocol: protocol::Config,
     /// How long a worker whose connection dropped may take to come back before its tasks are offered to others.
     pub reconnect_grace: Grace,
+    /// Whether outside testers may stop the clockwork, turn it, and empty the store (`debug.*`).
+    pub debug: bool,
 }
 
 /// A reconnect grace; two seconds unless the policy says otherwise.
@@ -238,7 +241,7 @@ impl Engine {
         if !violations.is_empty() {
             return Err(OpenError::Violations(violations.iter().map(ToString::to_string).collect()));
         }
-        let shared = Arc::new(Shared::new(core, reader, env, config.reconnect_grace.0));
+        let shared = Arc::new(Shared::new(core, reader, env, &config));
         let life = Life::start(&shared, store, opener, writing).map_err(OpenError::Thread)?;
         Ok(Engine { shared, _life: Arc::new(life) })
     }

@@ -1,10 +1,10 @@
 //! What the engine's threads and tasks share, and what ends them.
 
-use crate::engine::SubmitError;
-use crate::engine::background;
 use crate::engine::core::{Core, Finished, Health};
+use crate::engine::debug::Switch;
 use crate::engine::env::Env;
 use crate::engine::writer::Writer;
+use crate::engine::{Config, SubmitError, background};
 use base::Millis;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,7 @@ pub(super) struct Shared {
     pub(super) stopped: CancellationToken,
     pub(super) env: Env,
     pub(super) reconnect_grace: Millis,
+    pub(super) debug: Switch,
     reader: Mutex<SqliteReader>,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Life {
 }
 
 impl Shared {
-    pub(super) fn new(core: Core, reader: SqliteReader, env: Env, reconnect_grace: Millis) -> Shared {
+    pub(super) fn new(core: Core, reader: SqliteReader, env: Env, config: &Config) -> Shared {
         Shared {
             core: Mutex::new(core),
             group: Condvar::new(),
@@ -54,7 +55,8 @@ impl Shared {
             stir: Notify::new(),
             stopped: CancellationToken::new(),
             env,
-            reconnect_grace,
+            reconnect_grace: config.reconnect_grace.0,
+            debug: Switch::new(config.debug),
             reader: Mutex::new(reader),
         }
     }

@@ -1,7 +1,9 @@
 //! One request from the wire: parsed, refused where clients may not write, applied, answered once durable.
 
 use crate::engine::{Engine, SubmitError};
-use protocol::{Address, Body, Create, FenceAction, Request, Response, TARGET, wire};
+use base::Timestamp;
+use protocol::wire::{self, Parsed};
+use protocol::{Address, Body, Create, FenceAction, Request, Response, TARGET};
 
 impl Engine {
     /// Answers one request of the wire protocol: the HTTP status and the body.
@@ -13,19 +15,26 @@ impl Engine {
         let refused = protocol::reserved_refusal(&parsed.request).or_else(|| unroutable_refusal(&parsed.request));
         let response = match refused {
             Some(refusal) => refusal,
-            None => self.perform(&parsed.request).await.unwrap_or_else(|refused| self.unavailable(&refused)),
+            None => self.answer(&parsed).await.unwrap_or_else(|refused| self.unavailable(&refused)),
         };
         (response.status, wire::render_response(&parsed, &response))
+    }
+
+    async fn answer(&self, parsed: &Parsed) -> Result<Response, SubmitError> {
+        match &parsed.request {
+            Request::Debug(debug) if self.shared.debug.is_on => self.debug(*debug).await,
+            request => self.perform(request, parsed.debug_time.filter(|_| self.shared.debug.is_on)).await,
+        }
     }
 
     /// Applies one request and answers once everything the answer rests on is durable.
     ///
     /// # Errors
     /// The store does not take writes and the request would have changed something, or the commit failed.
-    async fn perform(&self, request: &Request) -> Result<Response, SubmitError> {
+    async fn perform(&self, request: &Request, at: Option<Timestamp>) -> Result<Response, SubmitError> {
         let (response, durable) = {
             let mut core = self.shared.lock();
-            let now = self.shared.env.now();
+            let now = at.unwrap_or_else(|| self.shared.env.now());
             let (response, staged) = core.stage(request, now);
             if staged.is_empty() {
                 core.unstage(staged);
@@ -57,7 +66,11 @@ impl Engine {
 fn carries_others(response: &Response) -> bool {
     match &response.body {
         Body::Acquired { preload, .. } | Body::Preload(preload) | Body::Fenced { preload, .. } => !preload.is_empty(),
-        Body::Empty | Body::Promise(_) | Body::Task(_) | Body::Error(_) => false,
+        // Schedules have no group of their own to wait for.
+        Body::Promises { .. } | Body::Tasks { .. } | Body::Schedule(_) | Body::Schedules { .. } | Body::Snapshot(_) => {
+            true
+        }
+        Body::Empty | Body::Promise(_) | Body::Task(_) | Body::Swept | Body::Error(_) => false,
     }
 }
 
@@ -78,7 +91,14 @@ fn named(request: &Request) -> Vec<&str> {
         }
         Request::TaskFence { id, action, .. } => vec![id, action.id()],
         Request::TaskHeartbeat { tasks, .. } => tasks.iter().map(|task| task.id.as_str()).collect(),
-        Request::NotSupported { .. } => Vec::new(),
+        Request::TaskHalt { id } | Request::TaskContinue { id } => vec![id],
+        Request::PromiseSearch(_)
+        | Request::TaskSearch(_)
+        | Request::ScheduleGet { .. }
+        | Request::ScheduleCreate(_)
+        | Request::ScheduleDelete { .. }
+        | Request::ScheduleSearch(_)
+        | Request::Debug(_) => Vec::new(),
     }
 }
 
@@ -90,6 +110,7 @@ fn unroutable_refusal(request: &Request) -> Option<Response> {
         | Request::TaskCreate { action, .. }
         | Request::TaskFence { action: FenceAction::Create(action), .. } => create(action),
         Request::RegisterListener { address, .. } => Some(address.clone()),
+        Request::ScheduleCreate(create) => create.promise_tags.get(TARGET).cloned(),
         Request::PromiseGet { .. }
         | Request::PromiseSettle(_)
         | Request::RegisterCallback(_)
@@ -100,7 +121,14 @@ fn unroutable_refusal(request: &Request) -> Option<Response> {
         | Request::TaskSuspend { .. }
         | Request::TaskFence { action: FenceAction::Settle(_), .. }
         | Request::TaskHeartbeat { .. }
-        | Request::NotSupported { .. } => None,
+        | Request::TaskHalt { .. }
+        | Request::TaskContinue { .. }
+        | Request::PromiseSearch(_)
+        | Request::TaskSearch(_)
+        | Request::ScheduleGet { .. }
+        | Request::ScheduleDelete { .. }
+        | Request::ScheduleSearch(_)
+        | Request::Debug(_) => None,
     }?;
     match Address::parse(&address)? {
         Address::Poll { .. } => None,

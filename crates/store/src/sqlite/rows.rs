@@ -17,20 +17,26 @@ const UNBLOCK: &str = "unblock";
 /// Columns are read in the order in which [`Fields`] are taken.
 const READ: &str = "SELECT seq, id, state, param_headers, param_data, value_headers, value_data, tags,
   timeout_at, created_at, settled_at, callbacks, listeners,
-  task_state, task_version, task_resumes, task_ttl, task_pid, task_retry_at, task_lease_at
+  task_state, task_version, task_resumes, task_ttl, task_pid, task_retry_at, task_lease_at,
+  task_attempts, task_reason
   FROM rows ORDER BY seq";
 
 const PUT: &str = "INSERT OR REPLACE INTO rows (seq, id, state, timeout_at, created_at, settled_at,
   param_headers, param_data, value_headers, value_data, tags, callbacks, listeners,
-  task_state, task_version, task_resumes, task_ttl, task_pid, task_retry_at, task_lease_at)
+  task_state, task_version, task_resumes, task_ttl, task_pid, task_retry_at, task_lease_at,
+  task_attempts, task_reason)
   VALUES (:seq, :id, :state, :timeout_at, :created_at, :settled_at,
   :param_headers, :param_data, :value_headers, :value_data, :tags, :callbacks, :listeners,
-  :task_state, :task_version, :task_resumes, :task_ttl, :task_pid, :task_retry_at, :task_lease_at)";
+  :task_state, :task_version, :task_resumes, :task_ttl, :task_pid, :task_retry_at, :task_lease_at,
+  :task_attempts, :task_reason)";
 
 /// Writes the rows and the outbox of a batch.
 pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Error> {
     for (seq, row) in &batch.rows {
         put(transaction, *seq, row)?;
+    }
+    for seq in &batch.rows_gone {
+        transaction.prepare_cached("DELETE FROM rows WHERE seq = ?1")?.execute(params![to_sql(*seq)?])?;
     }
     for seq in &batch.outbox_gone {
         transaction.prepare_cached("DELETE FROM outbox WHERE seq = ?1")?.execute(params![to_sql(*seq)?])?;
@@ -71,6 +77,8 @@ fn put(transaction: &Transaction<'_>, seq: u64, row: &Row) -> Result<(), Error> 
         ":task_pid": task.and_then(|task| task.pid.as_deref()),
         ":task_retry_at": task.and_then(|task| task.retry_at).map(|at| at.0),
         ":task_lease_at": task.and_then(|task| task.lease_at).map(|at| at.0),
+        ":task_attempts": task.map(|task| task.attempts),
+        ":task_reason": task.and_then(|task| task.reason.as_deref()),
     })?;
     Ok(())
 }
@@ -156,7 +164,10 @@ fn read_task(mut fields: Fields<'_, '_>, id: &str) -> Result<Task, Error> {
     let ttl = ttl.map(|ttl| from_sql(ttl, "rows", fields.seq)).transpose()?.map(Millis);
     let pid = fields.next()?;
     let (retry_at, lease_at) = (fields.instant()?, fields.instant()?);
-    Ok(Task { id: id.to_owned(), state, version, resumes, ttl, pid, retry_at, lease_at })
+    // Absent in what an older version wrote.
+    let attempts = fields.next::<Option<u32>>()?.unwrap_or(0);
+    let reason = fields.next()?;
+    Ok(Task { id: id.to_owned(), state, version, resumes, ttl, pid, retry_at, lease_at, attempts, reason })
 }
 
 /// Reads the outbox; an unblock takes its promise from the rows, where it can no longer change.

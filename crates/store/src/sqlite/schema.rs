@@ -33,8 +33,20 @@ CREATE TABLE leases (
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 ";
 
+/// Schedules, and what is known of a task that gets nowhere.
+const V2: &str = "
+CREATE TABLE schedules (
+  id TEXT PRIMARY KEY, cron TEXT NOT NULL, promise_id TEXT NOT NULL, promise_timeout INTEGER NOT NULL,
+  param_headers TEXT, param_data TEXT, tags TEXT NOT NULL,
+  created_at INTEGER NOT NULL, next_run_at INTEGER NOT NULL, last_run_at INTEGER
+) STRICT, WITHOUT ROWID;
+ALTER TABLE rows ADD COLUMN task_attempts INTEGER;
+ALTER TABLE rows ADD COLUMN task_reason TEXT;
+UPDATE rows SET task_reason = 'halted by request' WHERE task_state = 'halted';
+";
+
 /// Migrations from every version ever released, oldest first.
-const STEPS: &[M<'static>] = &[M::up(V1)];
+const STEPS: &[M<'static>] = &[M::up(V1), M::up(V2)];
 
 /// Refuses a file that is not ours or is newer than this program, and brings an older one up to date.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {
@@ -60,6 +72,19 @@ pub(super) fn examine(connection: &Connection, path: &Path) -> Result<(), Error>
         return Err(Error::Newer { path: path.to_owned(), found: version, known });
     }
     Ok(())
+}
+
+/// Refuses, too, a file that an older version wrote: for who only reads.
+pub(super) fn examine_as_is(connection: &Connection, path: &Path) -> Result<(), Error> {
+    examine(connection, path)?;
+    let found: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    if found < known { Err(Error::Older { path: path.to_owned(), found, known }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+pub(super) fn prepare_as_of(connection: &mut Connection, version: usize) -> Result<(), rusqlite_migration::Error> {
+    Migrations::from_slice(STEPS).to_version(connection, version)
 }
 
 fn is_not_a_database(error: &rusqlite::Error) -> bool {

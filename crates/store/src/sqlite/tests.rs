@@ -30,6 +30,8 @@ fn full_row(id: &str) -> Row {
         pid: Some("worker".to_owned()),
         retry_at: Some(Timestamp(400)),
         lease_at: Some(Timestamp(500)),
+        attempts: 4,
+        reason: Some("why".to_owned()),
     };
     Row {
         promise: Arc::new(promise),
@@ -81,8 +83,21 @@ fn what_was_committed_is_read_back_as_it_was() {
         exclusive: vec!["a".to_owned()],
         shared: vec!["b".to_owned(), "c".to_owned()],
     };
+    let schedule = protocol::Schedule {
+        id: "s".to_owned(),
+        cron: "* * * * *".to_owned(),
+        promise_id: "{{.id}}".to_owned(),
+        promise_timeout: Millis(7),
+        promise_param: full.promise.param.clone(),
+        promise_tags: full.promise.tags.clone(),
+        created_at: Timestamp(1),
+        next_run_at: Timestamp(60_000),
+        last_run_at: Some(Timestamp(2)),
+    };
+    let plain_schedule = protocol::Schedule { id: "t".to_owned(), last_run_at: None, ..schedule.clone() };
     let mut batch = Batch {
-        rows: vec![(0, Arc::clone(&plain)), (9, Arc::clone(&full))],
+        rows: vec![(0, Arc::clone(&plain)), (4, Arc::clone(&plain)), (9, Arc::clone(&full))],
+        schedules: vec![Arc::new(schedule.clone()), Arc::new(plain_schedule.clone())],
         outbox: outbox.clone(),
         entries: vec![entry(0, b"first"), entry(1, b"second")],
         blobs: vec![(Digest::of(b"blob"), Arc::from(&b"blob"[..])), (Digest::of(b"blob"), Arc::from(&b"blob"[..]))],
@@ -93,7 +108,11 @@ fn what_was_committed_is_read_back_as_it_was() {
     opened(dir.path()).commit(&batch).unwrap();
 
     let mut store = opened(dir.path());
+    let gone = Batch { rows_gone: vec![4], schedules_gone: vec!["t".to_owned()], ..Batch::default() };
+    assert_eq!((store.load().unwrap().rows.len(), store.load().unwrap().schedules.len()), (3, 2));
+    store.commit(&gone).unwrap();
     let found = store.load().unwrap();
+    assert_eq!(found.schedules, [schedule]);
     assert_eq!(found.rows, [(0, (*plain).clone()), (9, (*full).clone())]);
     assert_eq!(found.outbox, outbox);
     assert_eq!(found.leases, [lease]);
@@ -238,4 +257,22 @@ fn a_reader_takes_so_many_records_at_once_and_no_more() {
     let read = |from: u64| reader.entries(from..u64::MAX).unwrap().len() as u64;
     assert_eq!((read(0), read(1)), (READER_ENTRIES_MAX, READER_ENTRIES_MAX));
     assert_eq!(read(READER_ENTRIES_MAX), 1, "the rest comes with the next call");
+}
+
+#[test]
+fn a_file_of_the_first_version_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(FILE_NAME);
+    let mut connection = Connection::open(&path).unwrap();
+    schema::prepare_as_of(&mut connection, 1).unwrap();
+    let insert = "INSERT INTO rows (seq, id, state, timeout_at, created_at, tags, callbacks, listeners, task_state,
+      task_version, task_resumes) VALUES (1, 'old', 'pending', 9, 1, '{}', '[]', '[]', 'halted', 3, '[]')";
+    connection.execute(insert, ()).unwrap();
+    drop(connection);
+    let told = Sqlite::inspect(dir.path()).unwrap_err();
+    assert!(matches!(told, Error::Older { found: 1, .. }), "it is only looked at: {told:?}");
+    let found = opened(dir.path()).load().unwrap();
+    let task = found.rows[0].1.task.clone().unwrap();
+    assert_eq!((task.version, task.attempts, task.reason.as_deref()), (3, 0, Some("halted by request")));
+    assert!(found.schedules.is_empty());
 }
