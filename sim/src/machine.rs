@@ -6,7 +6,7 @@ use crate::network::{Address, Agent};
 use crate::storage::Watched;
 use base::{Millis, Timestamp};
 use server::App;
-use server::config::{AgentSettings, ExecutorSettings, PlatformSettings, ServerSettings, Settings};
+use server::config::{AgentSettings, ExecutorSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings};
 use server::engine::{Engine, Env, OpenError, Opener, Writing};
 use server::keys::InitError;
 use server::platform::Platform;
@@ -95,6 +95,7 @@ impl Machine {
                 directory: String::new(),
                 policy: String::new(),
             },
+            protocol: ProtocolSettings::default(),
             executor: ExecutorSettings { start: false },
             agent: vec![agent],
         };

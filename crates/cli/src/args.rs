@@ -312,12 +312,25 @@ pub(crate) struct ServeArgs {
     /// The policy file: what stanch may do by itself (default: policy.toml in the data directory)
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// How the protocol is read where its sources disagree
+    #[arg(long, value_enum, value_name = "NAME")]
+    pub(crate) protocol_profile: Option<ProtocolProfile>,
     /// Start no executor
     #[arg(long)]
     pub(crate) no_executor: bool,
     /// End when standard input closes
     #[arg(long, hide = true)]
     pub(crate) lifeline: bool,
+}
+
+/// Readings of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProtocolProfile {
+    /// The version of a task rises with every change of ownership
+    Default,
+    /// It rises on acquire only, for outside checkers of recorded traces
+    #[value(name = "resonate-2026-04-01")]
+    Resonate20260401,
 }
 
 /// `stanch executor`

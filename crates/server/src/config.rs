@@ -13,6 +13,8 @@ pub struct Settings {
     pub server: ServerSettings,
     /// What is recovered and where its supervisor keeps its files.
     pub platform: PlatformSettings,
+    /// How the recovery protocol is spoken.
+    pub protocol: ProtocolSettings,
     /// The executor that the server keeps running.
     pub executor: ExecutorSettings,
     /// Agents asked before the built-in ones, in order.
@@ -40,6 +42,46 @@ pub struct PlatformSettings {
     pub directory: String,
     /// The policy file; empty = `policy.toml` in the data directory.
     pub policy: String,
+}
+
+/// `[protocol]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtocolSettings {
+    /// When the version of a task rises.
+    pub profile: ProtocolProfile,
+}
+
+/// A reading of the protocol where its sources disagree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub enum ProtocolProfile {
+    /// The version of a task rises with every change of ownership: acquire, release and lease expiry.
+    #[default]
+    #[serde(rename = "default")]
+    Default,
+    /// It rises on acquire only, as the public server of protocol version 2026-04-01 has it.
+    #[serde(rename = "resonate-2026-04-01")]
+    Resonate20260401,
+}
+
+impl ProtocolProfile {
+    /// Its name in configuration files and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            ProtocolProfile::Default => "default",
+            ProtocolProfile::Resonate20260401 => "resonate-2026-04-01",
+        }
+    }
+}
+
+impl From<ProtocolProfile> for protocol::Profile {
+    fn from(profile: ProtocolProfile) -> Self {
+        match profile {
+            ProtocolProfile::Default => protocol::Profile::Stanch,
+            ProtocolProfile::Resonate20260401 => protocol::Profile::Resonate20260401,
+        }
+    }
 }
 
 /// `[executor]`
@@ -75,6 +117,8 @@ pub struct Flags {
     pub platform: Option<PathBuf>,
     /// `--policy`
     pub policy: Option<PathBuf>,
+    /// `--protocol-profile`
+    pub protocol_profile: Option<ProtocolProfile>,
     /// `--no-executor`
     pub no_executor: bool,
 }
@@ -98,6 +142,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("platform.topology", ""),
     ("platform.directory", ""),
     ("platform.policy", ""),
+    ("protocol.profile", ProtocolProfile::Default.name()),
     ("executor.start", "true"),
 ];
 
@@ -145,6 +190,7 @@ fn flag_values(flags: &Flags) -> Vec<(&'static str, String)> {
     values.extend(flags.topology.as_ref().map(path).map(|value| ("platform.topology", value)));
     values.extend(flags.platform.as_ref().map(path).map(|value| ("platform.directory", value)));
     values.extend(flags.policy.as_ref().map(path).map(|value| ("platform.policy", value)));
+    values.extend(flags.protocol_profile.map(|profile| ("protocol.profile", profile.name().to_owned())));
     values.extend(flags.no_executor.then(|| ("executor.start", "false".to_owned())));
     values
 }

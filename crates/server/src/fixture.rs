@@ -1,7 +1,7 @@
 //! A server for unit tests: real keys, store and policy in a temporary directory, under a clock that stands still.
 
 use crate::app::App;
-use crate::config::{ExecutorSettings, PlatformSettings, ServerSettings, Settings};
+use crate::config::{ExecutorSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings};
 use crate::engine::{self, Engine, Env, Writing};
 use crate::keys;
 use crate::serve::{Open, Outside, assemble};
@@ -55,6 +55,7 @@ impl Fixture {
         let settings = Settings {
             server: ServerSettings { bind: "127.0.0.1".into(), port: 0 },
             platform: PlatformSettings { topology: topology.display().to_string(), directory, policy },
+            protocol: ProtocolSettings::default(),
             executor: ExecutorSettings { start: false },
             agent: Vec::new(),
         };

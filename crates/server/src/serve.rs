@@ -167,8 +167,11 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
     };
     let topology = Arc::new(topology);
     let windows = windows(&policy, &topology);
-    let config =
-        engine::Config { reconnect_grace: engine::Grace(windows.lease.reconnect_grace), ..engine::Config::default() };
+    let config = engine::Config {
+        reconnect_grace: engine::Grace(windows.lease.reconnect_grace),
+        protocol: protocol::Config { profile: settings.protocol.profile.into(), ..protocol::Config::default() },
+        ..engine::Config::default()
+    };
     let engine = (outside.open)(config, env.clone())?;
     let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;
     let platform = outside.platform.map(|see| see(topology.clone()));

@@ -2,11 +2,11 @@
 
 use super::signals::Signals;
 use super::{TOPOLOGY, data_dir};
-use crate::args::{ExecutorArgs, ProxyArgs, ServeArgs, SuperviseArgs};
+use crate::args::{self, ExecutorArgs, ProxyArgs, ServeArgs, SuperviseArgs};
 use crate::failure::Failure;
 use base::Millis;
 use rustix::fd::AsFd as _;
-use server::config::Flags;
+use server::config::{Flags, ProtocolProfile};
 use server::keys::InitError;
 use server::remediation::executor::{self, ExecutorError, ExecutorOptions};
 use server::serve::{Ready, ServeError};
@@ -24,6 +24,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         topology: absolute(args.topology)?,
         platform: absolute(args.platform)?,
         policy: absolute(args.policy)?,
+        protocol_profile: args.protocol_profile.map(profile),
         no_executor: args.no_executor,
     };
     let json = args.data.json;
@@ -43,6 +44,14 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
     match server::serve::serve(&data, &flags, stop, announce).await {
         Ok(()) => Ok(0),
         Err(error) => Err(refused(error, &data)),
+    }
+}
+
+/// The setting that a flag's value stands for.
+fn profile(named: args::ProtocolProfile) -> ProtocolProfile {
+    match named {
+        args::ProtocolProfile::Default => ProtocolProfile::Default,
+        args::ProtocolProfile::Resonate20260401 => ProtocolProfile::Resonate20260401,
     }
 }
 

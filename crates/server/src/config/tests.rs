@@ -25,6 +25,10 @@ fn each_layer_wins_over_the_one_below_and_says_so() {
     assert_eq!(origin(&shown, "server.port"), "flag");
     assert_eq!(origin(&shown, "server.bind"), "the environment");
     assert!(origin(&shown, "platform.policy").ends_with("config.toml"), "{shown:?}");
+    assert_eq!(
+        (settings.protocol.profile, origin(&shown, "protocol.profile")),
+        (ProtocolProfile::Default, "default".into())
+    );
     assert_eq!(origin(&shown, "executor.start"), "default");
 }
 
@@ -37,17 +41,35 @@ fn every_flag_reaches_its_key() {
         topology: Some("t.toml".into()),
         platform: Some("run".into()),
         policy: Some("p.toml".into()),
+        protocol_profile: Some(ProtocolProfile::Resonate20260401),
         no_executor: true,
     };
     let (settings, shown) = load_from(dir.path(), &flags, variables(&[])).unwrap();
     let expected = Settings {
         server: ServerSettings { bind: "::1".into(), port: 7 },
         platform: PlatformSettings { topology: "t.toml".into(), directory: "run".into(), policy: "p.toml".into() },
+        protocol: ProtocolSettings { profile: ProtocolProfile::Resonate20260401 },
         executor: ExecutorSettings { start: false },
         agent: Vec::new(),
     };
     assert_eq!(settings, expected);
     assert!(shown.iter().all(|value| value.origin == "flag"), "{shown:?}");
+}
+
+#[test]
+fn each_profile_is_known_by_its_name_in_every_layer() {
+    for profile in [ProtocolProfile::Default, ProtocolProfile::Resonate20260401] {
+        let dir = written(&format!("[protocol]\nprofile = \"{}\"\n", profile.name()));
+        let (settings, _) = load_from(dir.path(), &Flags::default(), variables(&[])).unwrap();
+        assert_eq!(settings.protocol.profile, profile);
+        let environment = variables(&[("STANCH__PROTOCOL__PROFILE", profile.name())]);
+        let (settings, shown) = load_from(written("").path(), &Flags::default(), environment).unwrap();
+        assert_eq!(settings.protocol.profile, profile);
+        assert!(
+            shown.iter().any(|value| value.key == "protocol.profile" && value.value == profile.name()),
+            "{shown:?}"
+        );
+    }
 }
 
 #[test]
@@ -65,6 +87,7 @@ fn an_unknown_key_or_a_value_of_the_wrong_type_is_refused_by_name() {
         ("[server]\nport = \"many\"\n", "port"),
         ("[server]\nport = 70000\n", "port"),
         ("[[agent]]\nname = \"a\"\nrole = \"planning\"\n", "url"),
+        ("[protocol]\nprofile = \"strict\"\n", "strict"),
         ("server = 1\n", "server"),
         ("[server\n", "config.toml"),
     ];
