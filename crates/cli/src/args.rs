@@ -315,6 +315,9 @@ pub(crate) struct ServeArgs {
     /// How the protocol is read where its sources disagree
     #[arg(long, value_enum, value_name = "NAME")]
     pub(crate) protocol_profile: Option<ProtocolProfile>,
+    /// Let outside testers stop the clockwork, turn it, and empty the store (`debug.*` of the protocol)
+    #[arg(long)]
+    pub(crate) debug: bool,
     /// Start no executor
     #[arg(long)]
     pub(crate) no_executor: bool,

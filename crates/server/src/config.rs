@@ -2,6 +2,7 @@
 //! (`STANCH__SECTION__KEY`), then flags; each value with its origin.
 
 use actuators::input;
+use base::Millis;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -45,11 +46,17 @@ pub struct PlatformSettings {
 }
 
 /// `[protocol]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProtocolSettings {
     /// When the version of a task rises.
     pub profile: ProtocolProfile,
+    /// Whether outside testers may stop the clockwork, turn it, and empty the store (`debug.*`).
+    pub debug: bool,
+    /// How long until a task that nobody took is offered again, in milliseconds.
+    pub retry_ms: u64,
+    /// How often a task may be acquired without getting anywhere before it is halted; 0 = for ever.
+    pub attempts_max: u32,
 }
 
 /// A reading of the protocol where its sources disagree.
@@ -72,6 +79,23 @@ impl ProtocolProfile {
             ProtocolProfile::Default => "default",
             ProtocolProfile::Resonate20260401 => "resonate-2026-04-01",
         }
+    }
+}
+
+impl Default for ProtocolSettings {
+    fn default() -> ProtocolSettings {
+        let protocol::Config { retry_timeout, poison, .. } = protocol::Config::default();
+        let profile = ProtocolProfile::Default;
+        ProtocolSettings { profile, debug: false, retry_ms: retry_timeout.0, attempts_max: poison.attempts_max }
+    }
+}
+
+impl ProtocolSettings {
+    /// What the protocol's transitions are told.
+    #[must_use]
+    pub fn config(&self) -> protocol::Config {
+        let poison = protocol::Poison { attempts_max: self.attempts_max, ..protocol::Poison::default() };
+        protocol::Config { retry_timeout: Millis(self.retry_ms), profile: self.profile.into(), poison }
     }
 }
 
@@ -119,6 +143,8 @@ pub struct Flags {
     pub policy: Option<PathBuf>,
     /// `--protocol-profile`
     pub protocol_profile: Option<ProtocolProfile>,
+    /// `--debug`
+    pub debug: bool,
     /// `--no-executor`
     pub no_executor: bool,
 }
@@ -143,6 +169,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("platform.directory", ""),
     ("platform.policy", ""),
     ("protocol.profile", ProtocolProfile::Default.name()),
+    ("protocol.debug", "false"),
+    ("protocol.retry_ms", "30000"),
+    ("protocol.attempts_max", "32"),
     ("executor.start", "true"),
 ];
 
@@ -191,6 +220,7 @@ fn flag_values(flags: &Flags) -> Vec<(&'static str, String)> {
     values.extend(flags.platform.as_ref().map(path).map(|value| ("platform.directory", value)));
     values.extend(flags.policy.as_ref().map(path).map(|value| ("platform.policy", value)));
     values.extend(flags.protocol_profile.map(|profile| ("protocol.profile", profile.name().to_owned())));
+    values.extend(flags.debug.then(|| ("protocol.debug", "true".to_owned())));
     values.extend(flags.no_executor.then(|| ("executor.start", "false".to_owned())));
     values
 }

@@ -169,7 +169,8 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
     let windows = windows(&policy, &topology);
     let config = engine::Config {
         reconnect_grace: engine::Grace(windows.lease.reconnect_grace),
-        protocol: protocol::Config { profile: settings.protocol.profile.into(), ..protocol::Config::default() },
+        protocol: settings.protocol.config(),
+        debug: settings.protocol.debug,
         ..engine::Config::default()
     };
     let engine = (outside.open)(config, env.clone())?;

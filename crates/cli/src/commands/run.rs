@@ -25,6 +25,7 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         platform: absolute(args.platform)?,
         policy: absolute(args.policy)?,
         protocol_profile: args.protocol_profile.map(profile),
+        debug: args.debug,
         no_executor: args.no_executor,
     };
     let json = args.data.json;

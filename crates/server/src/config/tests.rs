@@ -42,18 +42,25 @@ fn every_flag_reaches_its_key() {
         platform: Some("run".into()),
         policy: Some("p.toml".into()),
         protocol_profile: Some(ProtocolProfile::Resonate20260401),
+        debug: true,
         no_executor: true,
     };
     let (settings, shown) = load_from(dir.path(), &flags, variables(&[])).unwrap();
     let expected = Settings {
         server: ServerSettings { bind: "::1".into(), port: 7 },
         platform: PlatformSettings { topology: "t.toml".into(), directory: "run".into(), policy: "p.toml".into() },
-        protocol: ProtocolSettings { profile: ProtocolProfile::Resonate20260401 },
+        protocol: ProtocolSettings {
+            profile: ProtocolProfile::Resonate20260401,
+            debug: true,
+            ..ProtocolSettings::default()
+        },
         executor: ExecutorSettings { start: false },
         agent: Vec::new(),
     };
     assert_eq!(settings, expected);
-    assert!(shown.iter().all(|value| value.origin == "flag"), "{shown:?}");
+    let unflagged = ["protocol.retry_ms", "protocol.attempts_max"];
+    let flagged = shown.iter().filter(|value| !unflagged.contains(&value.key.as_str()));
+    assert!(flagged.clone().count() > 5 && flagged.clone().all(|value| value.origin == "flag"), "{shown:?}");
 }
 
 #[test]

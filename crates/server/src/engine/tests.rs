@@ -1,6 +1,8 @@
+mod debug;
 mod delivery;
 mod durability;
 mod guards;
+mod schedules;
 
 use super::{Config, Engine, Entry, Env, Grace, OpenError, SubmitError, Submitted};
 use base::{Millis, Timestamp};
