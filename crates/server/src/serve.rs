@@ -171,7 +171,6 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
         reconnect_grace: engine::Grace(windows.lease.reconnect_grace),
         protocol: settings.protocol.config(),
         debug: settings.protocol.debug,
-        ..engine::Config::default()
     };
     let engine = (outside.open)(config, env.clone())?;
     let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;
