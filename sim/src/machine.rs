@@ -6,8 +6,10 @@ use crate::network::{Address, Agent};
 use crate::storage::Watched;
 use base::{Millis, Timestamp};
 use server::App;
-use server::config::{AgentSettings, ExecutorSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings};
-use server::engine::{Engine, Env, OpenError, Opener, Writing};
+use server::config::{
+    AgentSettings, ExecutorSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings,
+};
+use server::engine::{Engine, Env, OpenError, Opener, Readers, Writing};
 use server::keys::InitError;
 use server::platform::Platform;
 use server::remediation::executor;
@@ -96,6 +98,7 @@ impl Machine {
                 policy: String::new(),
             },
             protocol: ProtocolSettings::default(),
+            storage: StorageSettings::default(),
             executor: ExecutorSettings { start: false },
             agent: vec![agent],
         };
@@ -191,8 +194,8 @@ impl Machine {
             let watched = env.clone();
             let opener: Opener = Box::new(move || {
                 let store = Sqlite::open(&directory)?;
-                let reader = store.reader()?;
-                Ok((Box::new(Watched::new(store, watched.clone(), hooks.clone())) as Box<dyn Store>, reader))
+                let readers = Readers::of(&store)?;
+                Ok((Box::new(Watched::new(store, watched.clone(), hooks.clone())) as Box<dyn Store>, readers))
             });
             Engine::open_with(opener, Writing::Task, config, env)
         };

@@ -99,7 +99,7 @@ fn continues(id: &str, ancestor: &str) -> bool {
 }
 
 /// The root of an id: cut at the first `:` if there is one, else at the first `.`.
-fn root(id: &str) -> &str {
+pub(crate) fn root(id: &str) -> &str {
     let separator = if id.contains(':') { ':' } else { '.' };
     id.split(separator).next().unwrap_or(id)
 }

@@ -15,6 +15,7 @@ pub mod limits;
 mod machine;
 mod memory;
 mod request;
+mod retention;
 mod schedule;
 mod search;
 mod settlement;
@@ -41,7 +42,9 @@ pub use request::{
     Body, Callback, Create, Debug, FenceAction, FencedKind, PromiseSearch, Request, Resolution, Response,
     ScheduleCreate, ScheduleSearch, Settle, TaskRef, TaskSearch,
 };
-pub use schedule::{NEVER, Schedule, next_firing};
+pub use retention::{Retention, TREE_ROWS_MAX};
+pub use schedule::{NEVER, Schedule, firings_due, next_firing};
+pub use search::search_rows;
 pub use snapshot::Snapshot;
 pub use state::{
     Message, MessageKey, Promise, PromiseState, Row, Task, TaskRecord, TaskState, Timer, TimerKind, Value,

@@ -18,6 +18,7 @@ pub struct Memory {
     rows: BTreeMap<String, Arc<Row>>,
     schedules: BTreeMap<String, Arc<Schedule>>,
     timers: BTreeSet<Timer>,
+    quarantined: BTreeSet<String>,
     outbox: BTreeMap<MessageKey, Queued>,
     order: BTreeMap<u64, MessageKey>,
     next_seq: u64,
@@ -148,6 +149,12 @@ impl Memory {
         self.rows.get(id).map(|row| Arc::clone(&row.promise))
     }
 
+    /// Whether a promise is there.
+    #[must_use]
+    pub fn contains(&self, id: &str) -> bool {
+        self.rows.contains_key(id)
+    }
+
     /// A task.
     #[must_use]
     pub fn task(&self, id: &str) -> Option<Arc<Task>> {
@@ -164,6 +171,33 @@ impl Memory {
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Lets go of a row that can leave memory; false if it is not there or cannot.
+    pub fn evict(&mut self, id: &str) -> bool {
+        let may = self.rows.get(id).is_some_and(|row| row.can_leave_memory());
+        if may {
+            self.put(id.to_owned(), None);
+        }
+        may
+    }
+
+    /// Takes a row back that had left memory. It must not be there.
+    pub fn admit(&mut self, row: Row) {
+        // INVARIANT: a row that left never changed meanwhile, and calls for no timer.
+        assert!(row.can_leave_memory() && !self.rows.contains_key(row.id()), "only what had left comes back");
+        self.put(row.id().to_owned(), Some(Arc::new(row)));
+    }
+
+    /// Leaves the timers of these ids alone from now on, and takes no notice of them when they are due.
+    pub fn quarantine(&mut self, id: &str) {
+        self.quarantined.insert(id.to_owned());
+    }
+
+    /// The ids in quarantine.
+    #[must_use]
+    pub fn quarantined(&self) -> &BTreeSet<String> {
+        &self.quarantined
     }
 
     /// Every schedule, by id.
@@ -294,7 +328,9 @@ impl View for Memory {
     }
 
     fn due(&self, kind: TimerKind, now: Timestamp, limit: usize) -> Vec<String> {
-        self.timers_of(kind).take_while(|timer| timer.at <= now).take(limit).map(|timer| timer.id.clone()).collect()
+        let due = self.timers_of(kind).take_while(|timer| timer.at <= now);
+        let due = due.filter(|timer| self.quarantined.is_empty() || !self.quarantined.contains(&timer.id));
+        due.take(limit).map(|timer| timer.id.clone()).collect()
     }
 
     fn queued(&self, key: &MessageKey) -> Option<Message> {
@@ -304,6 +340,18 @@ impl View for Memory {
     fn after(&self, id: &str, limit: usize) -> Vec<Arc<Row>> {
         let from = (Bound::Excluded(id), Bound::Unbounded);
         self.rows.range::<str, _>(from).take(limit).map(|(_, row)| Arc::clone(row)).collect()
+    }
+
+    fn below(&self, prefix: &str, limit: usize) -> Vec<Arc<Row>> {
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        let below = self.rows.range::<str, _>(from).take_while(|(id, _)| id.starts_with(prefix));
+        below.take(limit).map(|(_, row)| Arc::clone(row)).collect()
+    }
+
+    fn is_told(&self, id: &str) -> bool {
+        let first = MessageKey::Unblock { promise_id: id.to_owned(), address: String::new() };
+        let next = self.outbox.range(first..).next();
+        next.is_some_and(|(key, _)| matches!(key, MessageKey::Unblock { promise_id, .. } if promise_id == id))
     }
 
     fn schedule(&self, id: &str) -> Option<Arc<Schedule>> {

@@ -123,6 +123,38 @@ pub enum Request {
     Debug(Debug),
 }
 
+impl Request {
+    /// The promises and tasks that it names. Its answer rests on no others, but for a preload or a page, and it changes
+    /// no others that have settled.
+    #[must_use]
+    pub fn ids(&self) -> Vec<&str> {
+        match self {
+            Request::PromiseGet { id }
+            | Request::TaskGet { id }
+            | Request::RegisterListener { awaited: id, .. }
+            | Request::TaskAcquire { id, .. } => vec![id],
+            Request::PromiseCreate(create) | Request::TaskCreate { action: create, .. } => vec![&create.id],
+            Request::PromiseSettle(settle) => vec![&settle.id],
+            Request::RegisterCallback(callback) => vec![&callback.awaited, &callback.awaiter],
+            Request::TaskRelease(task) => vec![&task.id],
+            Request::TaskFulfill { id, action, .. } => vec![id, &action.id],
+            Request::TaskSuspend { id, actions, .. } => {
+                std::iter::once(id).chain(actions.iter().map(|action| &action.awaited)).map(String::as_str).collect()
+            }
+            Request::TaskFence { id, action, .. } => vec![id, action.id()],
+            Request::TaskHeartbeat { tasks, .. } => tasks.iter().map(|task| task.id.as_str()).collect(),
+            Request::TaskHalt { id } | Request::TaskContinue { id } => vec![id],
+            Request::PromiseSearch(_)
+            | Request::TaskSearch(_)
+            | Request::ScheduleGet { .. }
+            | Request::ScheduleCreate(_)
+            | Request::ScheduleDelete { .. }
+            | Request::ScheduleSearch(_)
+            | Request::Debug(_) => Vec::new(),
+        }
+    }
+}
+
 /// What an outside tester may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Debug {

@@ -10,6 +10,7 @@ use jiff::tz::TimeZone;
 use crate::request::{Create, ScheduleCreate};
 use crate::state::{Timer, TimerKind, Value};
 use crate::tags::{BRANCH, ORIGIN, PARENT, PREFIX, SCHEDULE};
+use crate::view::View;
 
 /// The next firing of a schedule that fires no more: the last instant of the year 9999.
 pub const NEVER: Timestamp = Timestamp(253_402_300_799_999);
@@ -85,6 +86,13 @@ impl Schedule {
         let next_run_at = next_firing(&self.cron, self.next_run_at).unwrap_or(NEVER);
         Schedule { last_run_at: Some(self.next_run_at), next_run_at, ..self.clone() }
     }
+}
+
+/// The ids of the promises that the next sweep of so many timers may create: what it has to be able to look up.
+#[must_use]
+pub fn firings_due(view: &dyn View, now: Timestamp, limit: usize) -> Vec<String> {
+    let due = view.due(TimerKind::Schedule, now, limit);
+    due.iter().filter_map(|id| view.schedule(id)).map(|schedule| schedule.firing().id).collect()
 }
 
 /// The first instant after `after` that a cron expression names; [`NEVER`] if there is none.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::limits::{SCHEDULES_MAX, SEARCH_ROWS_MAX};
-use crate::request::{Body, PromiseSearch, Response, ScheduleSearch, TaskSearch};
+use crate::request::{Body, PromiseSearch, Request, Response, ScheduleSearch, TaskSearch};
 use crate::state::Row;
 use crate::view::View;
 
@@ -17,23 +17,45 @@ const SCHEDULES_PAGE: u64 = 10;
 /// How many rows are read at a time.
 const STRIDE: usize = 256;
 
+/// Answers a search for promises or tasks over rows that come in the order of their ids, after the cursor; `None`
+/// for every other request. `is_end` says whether more rows may follow the last.
+#[must_use]
+pub fn search_rows(request: &Request, rows: impl Iterator<Item = Arc<Row>>, is_end: bool) -> Option<Body> {
+    match request {
+        Request::PromiseSearch(search) => Some(search.page(rows, is_end)),
+        Request::TaskSearch(search) => Some(search.page(rows, is_end)),
+        _ => None,
+    }
+}
+
 impl PromiseSearch {
     pub(crate) fn answer(&self, view: &dyn View) -> Response {
+        let rows = Rows::after(view, self.cursor.as_deref());
+        Response::ok(self.page(rows, true))
+    }
+
+    fn page(&self, rows: impl Iterator<Item = Arc<Row>>, is_end: bool) -> Body {
         let fits = |row: &Row| {
             self.state.is_none_or(|state| row.promise.state == state) && carries(&row.promise.tags, &self.tags)
         };
-        let (rows, cursor) = page(view, self.cursor.as_deref(), self.limit, fits);
-        let promises = rows.iter().map(|row| Arc::clone(&row.promise)).collect();
-        Response::ok(Body::Promises { promises, cursor })
+        let (rows, cursor) = page(rows, is_end, self.limit, fits);
+        Body::Promises { promises: rows.iter().map(|row| Arc::clone(&row.promise)).collect(), cursor }
     }
 }
 
 impl TaskSearch {
     pub(crate) fn answer(&self, view: &dyn View) -> Response {
+        let rows = Rows::after(view, self.cursor.as_deref());
+        Response::ok(self.page(rows, true))
+    }
+
+    fn page(&self, rows: impl Iterator<Item = Arc<Row>>, is_end: bool) -> Body {
         let fits = |row: &Row| row.task.as_ref().is_some_and(|task| self.state.is_none_or(|state| task.state == state));
-        let (rows, cursor) = page(view, self.cursor.as_deref(), self.limit, fits);
-        let tasks = rows.iter().filter_map(|row| row.task.as_ref().map(|task| task.record())).collect();
-        Response::ok(Body::Tasks { tasks, cursor })
+        let (rows, cursor) = page(rows, is_end, self.limit, fits);
+        Body::Tasks {
+            tasks: rows.iter().filter_map(|row| row.task.as_ref().map(|task| task.record())).collect(),
+            cursor,
+        }
     }
 }
 
@@ -49,38 +71,60 @@ impl ScheduleSearch {
     }
 }
 
+/// The rows of a view, in the order of their ids, read a few at a time.
+struct Rows<'a> {
+    view: &'a dyn View,
+    last: String,
+    read: std::vec::IntoIter<Arc<Row>>,
+    is_end: bool,
+}
+
+impl<'a> Rows<'a> {
+    fn after(view: &'a dyn View, cursor: Option<&str>) -> Rows<'a> {
+        Rows { view, last: cursor.unwrap_or_default().to_owned(), read: Vec::new().into_iter(), is_end: false }
+    }
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Arc<Row>;
+
+    fn next(&mut self) -> Option<Arc<Row>> {
+        if self.read.len() == 0 && !self.is_end {
+            let rows = self.view.after(&self.last, STRIDE);
+            self.is_end = rows.len() < STRIDE;
+            if let Some(last) = rows.last() {
+                last.id().clone_into(&mut self.last);
+            }
+            self.read = rows.into_iter();
+        }
+        self.read.next()
+    }
+}
+
 /// The rows of a page and where the next one begins, if more rows may fit.
 fn page(
-    view: &dyn View,
-    cursor: Option<&str>,
+    rows: impl Iterator<Item = Arc<Row>>,
+    is_end: bool,
     limit: Option<u64>,
     fits: impl Fn(&Row) -> bool,
 ) -> (Vec<Arc<Row>>, Option<String>) {
     let limit = size(limit.unwrap_or(PAGE));
     let mut found: Vec<Arc<Row>> = Vec::new();
-    let mut last = cursor.unwrap_or_default().to_owned();
-    let mut seen = 0;
-    loop {
-        let rows = view.after(&last, STRIDE);
-        let is_end = rows.len() < STRIDE;
-        for row in rows {
-            if fits(&row) {
-                if found.len() == limit {
-                    let cursor = found.last().map(|last| last.id().to_owned());
-                    return (found, cursor);
-                }
-                found.push(Arc::clone(&row));
+    let mut last = None;
+    for (seen, row) in rows.enumerate() {
+        if seen == SEARCH_ROWS_MAX {
+            return (found, last);
+        }
+        if fits(&row) {
+            if found.len() == limit {
+                let cursor = found.last().map(|last| last.id().to_owned());
+                return (found, cursor);
             }
-            seen += 1;
-            row.id().clone_into(&mut last);
+            found.push(Arc::clone(&row));
         }
-        if is_end {
-            return (found, None);
-        }
-        if seen >= SEARCH_ROWS_MAX {
-            return (found, Some(last));
-        }
+        last = Some(row.id().to_owned());
     }
+    (found, last.filter(|_| !is_end))
 }
 
 fn carries(tags: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {

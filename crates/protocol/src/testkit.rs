@@ -73,17 +73,28 @@ impl World {
         }
     }
 
-    /// One choice, with every comparison.
-    pub(crate) fn step(&mut self, choice: &Choice) {
+    fn pass(&mut self, choice: &Choice) {
         self.steps += 1;
         if self.steps.is_multiple_of(ERA) {
             self.era += 1;
-            if choice.flags & 3 != 0 {
-                self.prepare();
-            }
         }
         let waits = [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 8, 40, 300];
         self.now = self.now.plus(Millis(waits[usize::from(choice.wait) % waits.len()]));
+    }
+
+    /// Time passes, and what the choice asks then; `None` for a sweep. The model is left behind.
+    pub(crate) fn advance(&mut self, choice: &Choice) -> (Option<Request>, Timestamp) {
+        self.pass(choice);
+        let request = (!(17..20).contains(&choice.what)).then(|| self.request(choice));
+        (request, self.now)
+    }
+
+    /// One choice, with every comparison.
+    pub(crate) fn step(&mut self, choice: &Choice) {
+        self.pass(choice);
+        if self.steps.is_multiple_of(ERA) && choice.flags & 3 != 0 {
+            self.prepare();
+        }
         let before = snapshot(&self.memory);
         let rows: BTreeMap<String, Arc<Row>> =
             self.memory.rows().into_iter().map(|row| (row.id().to_owned(), row)).collect();

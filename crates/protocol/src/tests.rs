@@ -4,5 +4,6 @@ mod machine;
 mod memory;
 mod property;
 mod reserved;
+mod retention;
 mod schedule;
 mod validation;

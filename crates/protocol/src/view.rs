@@ -22,6 +22,10 @@ pub trait View {
     fn queued(&self, key: &MessageKey) -> Option<Message>;
     /// The first `limit` rows after this id, by id; from the first one on after the empty text.
     fn after(&self, id: &str, limit: usize) -> Vec<Arc<Row>>;
+    /// The first `limit` rows whose ids begin with this text, by id.
+    fn below(&self, prefix: &str, limit: usize) -> Vec<Arc<Row>>;
+    /// Whether a listener is still to be told of this promise.
+    fn is_told(&self, id: &str) -> bool;
     /// A schedule.
     fn schedule(&self, id: &str) -> Option<Arc<Schedule>>;
     /// The first `limit` schedules after this id, by id; from the first one on after the empty text.

@@ -16,6 +16,8 @@ pub struct Settings {
     pub platform: PlatformSettings,
     /// How the recovery protocol is spoken.
     pub protocol: ProtocolSettings,
+    /// What is kept, and where.
+    pub storage: StorageSettings,
     /// The executor that the server keeps running.
     pub executor: ExecutorSettings,
     /// Agents asked before the built-in ones, in order.
@@ -57,6 +59,30 @@ pub struct ProtocolSettings {
     pub retry_ms: u64,
     /// How often a task may be acquired without getting anywhere before it is halted; 0 = for ever.
     pub attempts_max: u32,
+}
+
+/// `[storage]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageSettings {
+    /// How many settled promises stay in memory; the others are read from the store when a request names them.
+    pub settled_in_memory: usize,
+    /// How long a settled promise is kept that nothing refers to, in hours; 0 = for ever.
+    pub retention_hours: u64,
+}
+
+impl StorageSettings {
+    /// How long a settled promise is kept that nothing refers to.
+    #[must_use]
+    pub fn retention(&self) -> Option<Millis> {
+        (self.retention_hours > 0).then(|| Millis(self.retention_hours.saturating_mul(3_600_000)))
+    }
+}
+
+impl Default for StorageSettings {
+    fn default() -> StorageSettings {
+        StorageSettings { settled_in_memory: crate::engine::SETTLED_IN_MEMORY_MAX, retention_hours: 0 }
+    }
 }
 
 /// A reading of the protocol where its sources disagree.
@@ -172,6 +198,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("protocol.debug", "false"),
     ("protocol.retry_ms", "30000"),
     ("protocol.attempts_max", "32"),
+    ("storage.settled_in_memory", "50000"),
+    ("storage.retention_hours", "0"),
     ("executor.start", "true"),
 ];
 

@@ -1,7 +1,7 @@
 //! A server for unit tests: real keys, store and policy in a temporary directory, under a clock that stands still.
 
 use crate::app::App;
-use crate::config::{ExecutorSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings};
+use crate::config::{ExecutorSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings};
 use crate::engine::{self, Engine, Env, Writing};
 use crate::keys;
 use crate::serve::{Open, Outside, assemble};
@@ -56,14 +56,15 @@ impl Fixture {
             server: ServerSettings { bind: "127.0.0.1".into(), port: 0 },
             platform: PlatformSettings { topology: topology.display().to_string(), directory, policy },
             protocol: ProtocolSettings::default(),
+            storage: StorageSettings::default(),
             executor: ExecutorSettings { start: false },
             agent: Vec::new(),
         };
         let directory = Directory::take(dir.path()).unwrap();
         let opener: engine::Opener = Box::new(move || {
             let store = Sqlite::open(&directory)?;
-            let reader = store.reader()?;
-            Ok((Box::new(store) as Box<dyn Store>, reader))
+            let readers = engine::Readers::of(&store)?;
+            Ok((Box::new(store) as Box<dyn Store>, readers))
         });
         let open: Open = Box::new(move |config, env| Engine::open_with(opener, writing, config, env));
         let outside = Outside { open, platform: None, way: Arc::new(crate::agents::Http) };

@@ -171,6 +171,8 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
         reconnect_grace: engine::Grace(windows.lease.reconnect_grace),
         protocol: settings.protocol.config(),
         debug: settings.protocol.debug,
+        settled_in_memory: engine::Keep(settings.storage.settled_in_memory),
+        retention: settings.storage.retention(),
     };
     let engine = (outside.open)(config, env.clone())?;
     let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Where batches go. One writer; a batch is stored as a whole or not at all.
 pub trait Store: Send {
-    /// Everything that memory needs to go on.
+    /// Everything that memory needs to go on: of rows that can leave memory, only where they lie.
     ///
     /// # Errors
     /// The file cannot be read or holds a row that makes no sense.
@@ -101,6 +101,10 @@ pub struct ScopeLease {
 pub struct Contents {
     /// Promises with their tasks, by sequence number.
     pub rows: Vec<(u64, protocol::Row)>,
+    /// The ids of further promises, by sequence number: settled ones that nothing live is connected to.
+    pub cold: Vec<(u64, String)>,
+    /// The latest instant at which a promise was created or settled.
+    pub newest: Option<base::Timestamp>,
     /// The schedules.
     pub schedules: Vec<protocol::Schedule>,
     /// Messages still to be delivered.

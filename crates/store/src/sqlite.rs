@@ -79,7 +79,15 @@ impl Sqlite {
         let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         schema::examine_as_is(&connection, &path)?;
-        read_contents(&connection)
+        read_contents(&connection, rows::Which::All)
+    }
+
+    /// Everything that was stored, what memory could do without too.
+    ///
+    /// # Errors
+    /// The file cannot be read or holds a row that makes no sense.
+    pub fn load_all(&mut self) -> Result<Contents, Error> {
+        read_contents(&self.connection, rows::Which::All)
     }
 
     /// A reader of what this store has committed.
@@ -102,7 +110,7 @@ impl Drop for Sqlite {
 
 impl Store for Sqlite {
     fn load(&mut self) -> Result<Contents, Error> {
-        read_contents(&self.connection)
+        read_contents(&self.connection, rows::Which::Live)
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), Error> {
@@ -111,6 +119,43 @@ impl Store for Sqlite {
 }
 
 impl SqliteReader {
+    /// The promise of this sequence number with everything kept under its id.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the row makes no sense.
+    pub fn row(&self, seq: u64) -> Result<Option<protocol::Row>, Error> {
+        rows::read_one(&self.connection, seq)
+    }
+
+    /// The first `limit` promises with greater sequence numbers that settled before an instant, in order.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a row makes no sense.
+    pub fn settled_before(
+        &self,
+        at: base::Timestamp,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<(u64, protocol::Row)>, Error> {
+        rows::read_settled(&self.connection, at, after, limit)
+    }
+
+    /// The sequence numbers of the first `limit` promises with greater ids, in the order of ids, filtered by the
+    /// name of the promise's state or of its task's. It reads the whole table: nothing that grows has an index on a
+    /// text.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn by_id(
+        &self,
+        after: &str,
+        promise_state: Option<&str>,
+        task_state: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<u64>, Error> {
+        rows::read_by_id(&self.connection, after, (promise_state, task_state), limit)
+    }
+
     /// The bytes of the records with these indexes, in order; fewer if the log ends before.
     ///
     /// # Errors
@@ -224,13 +269,15 @@ fn write_leases(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Erro
     Ok(())
 }
 
-fn read_contents(connection: &Connection) -> Result<Contents, Error> {
+fn read_contents(connection: &Connection, which: rows::Which) -> Result<Contents, Error> {
     // One read transaction, so that all tables are of the same moment.
     let snapshot = connection.unchecked_transaction()?;
-    let stored = rows::read(&snapshot)?;
-    let outbox = rows::read_outbox(&snapshot, &stored)?;
+    let rows::Found { rows: stored, cold, newest } = rows::read(&snapshot, which)?;
+    let outbox = rows::read_outbox(&snapshot, &stored, &cold)?;
     Ok(Contents {
         rows: stored,
+        cold,
+        newest,
         schedules: schedules::read(&snapshot)?,
         outbox,
         entries: read_heads(&snapshot)?,

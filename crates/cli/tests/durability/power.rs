@@ -51,7 +51,7 @@ async fn record(recorder: &Arc<Recorder>, server: Server, writers: Vec<Writer>, 
 
 /// What is in the store of a directory once it was opened as the server opens it.
 fn opened(dir: &Path) -> Result<store::Contents, store::Error> {
-    Sqlite::open(&Directory::take(dir)?)?.load()
+    Sqlite::open(&Directory::take(dir)?)?.load_all()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

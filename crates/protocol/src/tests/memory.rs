@@ -107,6 +107,12 @@ impl View for Broken {
     fn after(&self, _: &str, _: usize) -> Vec<Arc<Row>> {
         Vec::new()
     }
+    fn below(&self, _: &str, _: usize) -> Vec<Arc<Row>> {
+        Vec::new()
+    }
+    fn is_told(&self, _: &str) -> bool {
+        false
+    }
     fn schedule(&self, id: &str) -> Option<Arc<Schedule>> {
         self.schedules.iter().find(|schedule| schedule.id == id).cloned()
     }

@@ -54,11 +54,13 @@ fn every_flag_reaches_its_key() {
             debug: true,
             ..ProtocolSettings::default()
         },
+        storage: StorageSettings::default(),
         executor: ExecutorSettings { start: false },
         agent: Vec::new(),
     };
     assert_eq!(settings, expected);
-    let unflagged = ["protocol.retry_ms", "protocol.attempts_max"];
+    let unflagged =
+        ["protocol.retry_ms", "protocol.attempts_max", "storage.settled_in_memory", "storage.retention_hours"];
     let flagged = shown.iter().filter(|value| !unflagged.contains(&value.key.as_str()));
     assert!(flagged.clone().count() > 5 && flagged.clone().all(|value| value.origin == "flag"), "{shown:?}");
 }

@@ -1,6 +1,7 @@
 //! What happens by itself: deadlines, retries, leases, delivery, and the answers of finished groups.
 
 use crate::engine::core::Finished;
+use crate::engine::residence::RETENTION_EVERY;
 use crate::engine::shared::Shared;
 use base::{Millis, Timestamp};
 use std::sync::Arc;
@@ -44,12 +45,35 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// Forgets what nothing refers to, every now and then, if it is configured.
+pub(super) async fn forget(shared: Arc<Shared>) {
+    let Some(retention) = shared.retention else { return };
+    loop {
+        let now = shared.env.now();
+        let (worker, before) = (Arc::clone(&shared), Timestamp(now.0.saturating_sub_unsigned(retention.0)));
+        match shared.env.compute(move || worker.forget(before)).await {
+            Ok(Ok(0)) | Err(_) => {}
+            Ok(Ok(forgotten)) => tracing::info!(forgotten, "settled promises were forgotten"),
+            Ok(Err(error)) => tracing::error!(error = &error as &dyn std::error::Error, "retention cannot read"),
+        }
+        tokio::select! {
+            biased;
+            () = shared.stopped.cancelled() => return,
+            () = shared.env.sleep_until(now.plus(RETENTION_EVERY)) => {}
+        }
+    }
+}
+
 /// One look at the whole state; answers when the next one is due.
 fn round(shared: &Shared, search_at: &mut Timestamp) -> Timestamp {
     let mut core = shared.lock();
     let now = shared.env.now();
     if shared.debug.is_paused() || shared.writable(&core).is_err() {
         // The writer stirs us when the store is back, and a tester when the clockwork goes on.
+        return now.plus(GIVE_UP_EVERY);
+    }
+    let firings = core.firings(now, TICK_MAX);
+    if shared.warm(&mut core, firings.iter().map(String::as_str)).is_err() {
         return now.plus(GIVE_UP_EVERY);
     }
     let mut changed = core.tick(now, TICK_MAX);

@@ -2,6 +2,8 @@
 
 use crate::engine::delivery::Delivery;
 use crate::engine::evidence::{Records, RecordsUndo};
+use crate::engine::places::Places;
+use crate::engine::residence::Leaving;
 use crate::engine::{Entry, Guard, holds};
 use base::{Digest, Timestamp};
 use protocol::{Config, Effect, Memory, Message, Request, Response, Row, Schedule, TaskRef, TaskState, View as _};
@@ -30,11 +32,13 @@ pub(super) struct Finished {
 }
 
 /// What a row was before each commit group that changed it, oldest first; `None` if it did not exist.
-type Images = Vec<(u64, Option<Arc<Row>>)>;
+pub(super) type Images = Vec<(u64, Option<Arc<Row>>)>;
 
 /// One change that is in memory and not yet durable.
-enum Undo {
+pub(super) enum Undo {
     Protocol(protocol::Undo),
+    /// A promise was forgotten that lay at this place.
+    Forgotten(String, u64),
     Memory(Box<Memory>),
     Records(RecordsUndo),
 }
@@ -48,13 +52,13 @@ pub(super) struct Staged {
 
 /// The changes of one transaction to be.
 #[derive(Default)]
-struct Group {
+pub(super) struct Group {
     rows: BTreeMap<u64, Arc<Row>>,
     outbox: BTreeMap<u64, Message>,
     schedules: BTreeMap<String, Option<Arc<Schedule>>>,
-    batch: Batch,
-    undo: Vec<Undo>,
-    touched: HashSet<String>,
+    pub(super) batch: Batch,
+    pub(super) undo: Vec<Undo>,
+    pub(super) touched: HashSet<String>,
 }
 
 pub(super) struct Core {
@@ -65,18 +69,20 @@ pub(super) struct Core {
     /// Why writes are refused, for people.
     pub(super) trouble: Option<String>,
     config: Config,
-    /// Row number of every promise.
-    seqs: HashMap<String, u64>,
+    /// Row number of every promise, in memory or not.
+    pub(super) places: Places,
+    /// What settled and is still in memory, in the order in which it may leave.
+    pub(super) leaving: Leaving,
     next_seq: u64,
-    open: Group,
+    pub(super) open: Group,
     committing: Option<Group>,
     /// The number of the open group; groups below the committing one are durable.
-    epoch: u64,
+    pub(super) epoch: u64,
     durable: u64,
     durable_entries: u64,
     committing_entries: u64,
     /// INVARIANT: for every row changed since the durable group, what it was before each of those groups.
-    overlay: HashMap<String, Images>,
+    pub(super) overlay: HashMap<String, Images>,
     waiters: BTreeMap<u64, Vec<Waiter>>,
     settled: HashMap<String, Vec<oneshot::Sender<()>>>,
 }
@@ -90,7 +96,8 @@ impl Core {
             health: Health::Writable,
             trouble: None,
             config,
-            seqs: HashMap::new(),
+            places: Places::default(),
+            leaving: Leaving::default(),
             next_seq: 0,
             open: Group::default(),
             committing: None,
@@ -110,13 +117,18 @@ impl Core {
     fn adopt(&mut self, contents: Contents, now: Timestamp) {
         self.records = Records::load(&contents);
         self.durable_entries = self.records.len();
-        self.seqs.clear();
+        self.places = Places::default();
+        self.leaving.clear();
         self.overlay.clear();
         let mut rows = Vec::with_capacity(contents.rows.len());
         for (seq, row) in contents.rows {
             self.next_seq = self.next_seq.max(seq + 1);
-            self.seqs.insert(row.id().to_owned(), seq);
+            self.places.add(row.id(), seq);
             rows.push(row);
+        }
+        for (seq, id) in contents.cold {
+            self.next_seq = self.next_seq.max(seq + 1);
+            self.places.add(&id, seq);
         }
         let outbox = contents.outbox.iter().map(|(_, message)| message.clone());
         self.memory = Memory::load(rows, outbox, contents.schedules);
@@ -154,8 +166,10 @@ impl Core {
         self.open.undo.push(Undo::Protocol(staged.undo));
         for (id, previous) in staged.before {
             let Some(current) = self.memory.row(&id) else { continue };
-            let seq = *self.seqs.entry(id.clone()).or_insert_with(|| {
+            let place = if previous.is_some() { self.places.get(&id) } else { None };
+            let seq = place.unwrap_or_else(|| {
                 self.next_seq += 1;
+                self.places.add(&id, self.next_seq - 1);
                 self.next_seq - 1
             });
             self.open.rows.insert(seq, current);
@@ -191,6 +205,11 @@ impl Core {
         self.record_effects(effects, now)
     }
 
+    /// The promises that the next such sweep may create again: what has to be in memory for it.
+    pub(super) fn firings(&self, now: Timestamp, limit: u32) -> Vec<String> {
+        protocol::firings_due(&self.memory, now, usize::try_from(limit).unwrap_or(usize::MAX))
+    }
+
     /// Ends the leases of a worker that went away and did not come back.
     pub(super) fn reclaim(&mut self, held: &[TaskRef], now: Timestamp) -> bool {
         let effects = protocol::reclaim(&self.memory, held, now, &self.config);
@@ -211,8 +230,8 @@ impl Core {
 
     /// Takes away every promise, task, schedule and message. Nothing may be on its way to the disk.
     pub(super) fn empty(&mut self, now: Timestamp) {
-        let rows: Vec<u64> = self.seqs.drain().map(|(_, seq)| seq).collect();
-        self.open.batch.rows_gone.extend(rows);
+        let places = std::mem::take(&mut self.places);
+        self.open.batch.rows_gone.extend(places.all());
         self.open.batch.schedules_gone.extend(self.memory.schedules().map(|schedule| schedule.id.clone()));
         self.open.batch.outbox_gone.extend(self.delivery.numbers());
         let memory = std::mem::take(&mut self.memory);
@@ -380,10 +399,14 @@ impl Core {
                     self.overlay.remove(&id);
                 }
             }
+            if self.memory.row(&id).is_some_and(|row| row.can_leave_memory()) {
+                self.leaving.push(&id);
+            }
             if self.settled.contains_key(&id) && self.durable_row(&id).is_some_and(|row| row.promise.is_settled()) {
                 finished.settled.extend(self.settled.remove(&id).unwrap_or_default());
             }
         }
+        self.let_go();
         finished.durable = self.waiters.remove(&self.durable).unwrap_or_default();
         finished
     }
@@ -396,10 +419,18 @@ impl Core {
             match undo {
                 Undo::Protocol(undo) => self.memory.undo(undo),
                 Undo::Memory(memory) => self.memory = *memory,
+                Undo::Forgotten(id, seq) => self.places.add(&id, seq),
                 Undo::Records(undo) => self.records.undo(undo),
             }
         }
-        self.overlay.clear();
+        for (id, images) in self.overlay.drain() {
+            // What was created in a failed group has no place any more.
+            if images.first().is_some_and(|(_, image)| image.is_none())
+                && let Some(seq) = self.places.get(&id)
+            {
+                self.places.remove(&id, seq);
+            }
+        }
         // Nothing is delivered until the store is open again, and then with the store's own numbers.
         let owed = self.memory.queue().map(|(place, message)| (place, message.clone())).collect();
         self.delivery.reload(owed, now);

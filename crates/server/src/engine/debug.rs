@@ -33,7 +33,9 @@ impl Engine {
             Debug::Tick(at) => return self.turn(at).await,
             Debug::Snap => {
                 self.flush().await?;
-                return Ok(Response::ok(Body::Snapshot(Box::new(Snapshot::of(&self.shared.lock().memory)))));
+                let mut core = self.shared.lock();
+                self.shared.warm_all(&mut core)?;
+                return Ok(Response::ok(Body::Snapshot(Box::new(Snapshot::of(&core.memory)))));
             }
         }
         Ok(Response::ok(Body::Empty))
@@ -49,6 +51,8 @@ impl Engine {
         {
             let mut core = self.shared.lock();
             self.shared.writable(&core)?;
+            let firings = core.firings(at, u32::MAX);
+            self.shared.warm(&mut core, firings.iter().map(String::as_str))?;
             core.tick(at, u32::MAX);
         }
         self.flush().await?;

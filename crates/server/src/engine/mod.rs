@@ -13,6 +13,8 @@ mod delivery;
 mod env;
 mod evidence;
 mod holds;
+mod places;
+mod residence;
 mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,7 +28,8 @@ pub use delivery::{
 pub use env::{Env, Stopped};
 pub(crate) use holds::UNDO_TAG;
 pub use holds::{ALL, Hold, hold_id};
-pub use shared::{Opener, Writing};
+pub use residence::SETTLED_IN_MEMORY_MAX;
+pub use shared::{Opener, Readers, Writing};
 
 use crate::engine::core::Core;
 use crate::engine::shared::{Life, Shared};
@@ -59,6 +62,20 @@ pub struct Config {
     pub reconnect_grace: Grace,
     /// Whether outside testers may stop the clockwork, turn it, and empty the store (`debug.*`).
     pub debug: bool,
+    /// How many settled promises stay in memory; the others are read from the store when a request names them.
+    pub settled_in_memory: Keep,
+    /// How long a settled promise is kept that nothing refers to; for ever if absent.
+    pub retention: Option<Millis>,
+}
+
+/// How many settled promises stay in memory; [`SETTLED_IN_MEMORY_MAX`] unless told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep(pub usize);
+
+impl Default for Keep {
+    fn default() -> Keep {
+        Keep(SETTLED_IN_MEMORY_MAX)
+    }
 }
 
 /// A reconnect grace; two seconds unless the policy says otherwise.
@@ -219,8 +236,8 @@ impl Engine {
         let directory = Directory::take(dir).map_err(store::Error::Directory)?;
         let opener: Opener = Box::new(move || {
             let store = Sqlite::open(&directory)?;
-            let reader = store.reader()?;
-            Ok((Box::new(store) as Box<dyn Store>, reader))
+            let readers = Readers::of(&store)?;
+            Ok((Box::new(store) as Box<dyn Store>, readers))
         });
         Engine::open_with(opener, Writing::Thread, config, env)
     }
@@ -230,18 +247,18 @@ impl Engine {
     /// # Errors
     /// As [`Engine::open`].
     pub fn open_with(mut opener: Opener, writing: Writing, config: Config, env: Env) -> Result<Engine, OpenError> {
-        let (mut store, reader) = opener()?;
+        let (mut store, readers) = opener()?;
         let contents = store.load()?;
-        let instants = contents.rows.iter().flat_map(|(_, row)| [Some(row.promise.created_at), row.promise.settled_at]);
-        if let Some(newest) = instants.flatten().max() {
+        if let Some(newest) = contents.newest {
             env.not_before(newest);
         }
-        let core = Core::load(contents, config.protocol.clone(), env.now());
+        let mut core = Core::load(contents, config.protocol.clone(), env.now());
+        core.leaving.keep = config.settled_in_memory.0;
         let violations = protocol::check(&core.memory);
         if !violations.is_empty() {
             return Err(OpenError::Violations(violations.iter().map(ToString::to_string).collect()));
         }
-        let shared = Arc::new(Shared::new(core, reader, env, &config));
+        let shared = Arc::new(Shared::new(core, readers, env, &config));
         let life = Life::start(&shared, store, opener, writing).map_err(OpenError::Thread)?;
         Ok(Engine { shared, _life: Arc::new(life) })
     }
@@ -268,6 +285,8 @@ impl Engine {
             let mut core = self.shared.lock();
             self.shared.writable(&core)?;
             let now = self.shared.env.now();
+            let named: Vec<&str> = requests.iter().flat_map(Request::ids).collect();
+            self.shared.warm(&mut core, named.into_iter())?;
             if let Some(guard) = guards.into_iter().find(|guard| !core.holds(guard, now)) {
                 return Err(SubmitError::Guard(guard));
             }
@@ -286,13 +305,21 @@ impl Engine {
     /// The durable state of a promise.
     #[must_use]
     pub fn promise(&self, id: &str) -> Option<Arc<Promise>> {
-        self.shared.lock().durable_row(id).map(|row| Arc::clone(&row.promise))
+        self.row(id).map(|row| Arc::clone(&row.promise))
     }
 
     /// The durable state of a task.
     #[must_use]
     pub fn task(&self, id: &str) -> Option<Arc<Task>> {
-        self.shared.lock().durable_row(id)?.task.clone()
+        self.row(id)?.task.clone()
+    }
+
+    /// Everything durable that is kept under an id; `None`, too, if the store cannot be read.
+    #[must_use]
+    pub fn row(&self, id: &str) -> Option<Arc<protocol::Row>> {
+        let mut core = self.shared.lock();
+        self.shared.warm(&mut core, std::iter::once(id)).ok()?;
+        core.durable_row(id)
     }
 
     /// Waits until the promise is durably settled, at the latest by its own timeout; `None` if there is none.
@@ -300,6 +327,7 @@ impl Engine {
         loop {
             let settled = {
                 let mut core = self.shared.lock();
+                self.shared.warm(&mut core, std::iter::once(id)).ok()?;
                 match core.durable_row(id).map(|row| Arc::clone(&row.promise)) {
                     Some(promise) if promise.is_settled() => return Some(promise),
                     _ => core.wait_settled(id)?,

@@ -8,12 +8,29 @@ use crate::engine::{Config, SubmitError, background};
 use base::Millis;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use store::{Batch, SqliteReader, Store};
+use store::{Batch, Sqlite, SqliteReader, Store};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Opens the store: at the start, and again after a commit failed.
-pub type Opener = Box<dyn FnMut() -> Result<(Box<dyn Store>, SqliteReader), store::Error> + Send>;
+pub type Opener = Box<dyn FnMut() -> Result<(Box<dyn Store>, Readers), store::Error> + Send>;
+
+/// Connections beside the writer's.
+#[derive(Debug)]
+pub struct Readers {
+    single: SqliteReader,
+    whole: SqliteReader,
+}
+
+impl Readers {
+    /// The readers of a store.
+    ///
+    /// # Errors
+    /// The file cannot be opened again.
+    pub fn of(store: &Sqlite) -> Result<Readers, store::Error> {
+        Ok(Readers { single: store.reader()?, whole: store.reader()? })
+    }
+}
 
 pub(super) struct Shared {
     core: Mutex<Core>,
@@ -27,7 +44,11 @@ pub(super) struct Shared {
     pub(super) env: Env,
     pub(super) reconnect_grace: Millis,
     pub(super) debug: Switch,
+    /// Reads single promises while the core is locked; never held for long.
     reader: Mutex<SqliteReader>,
+    /// Reads whole tables beside it.
+    searcher: Mutex<SqliteReader>,
+    pub(super) retention: Option<Millis>,
 }
 
 /// Who writes groups.
@@ -47,7 +68,7 @@ pub(super) struct Life {
 }
 
 impl Shared {
-    pub(super) fn new(core: Core, reader: SqliteReader, env: Env, config: &Config) -> Shared {
+    pub(super) fn new(core: Core, readers: Readers, env: Env, config: &Config) -> Shared {
         Shared {
             core: Mutex::new(core),
             group: Condvar::new(),
@@ -57,7 +78,9 @@ impl Shared {
             env,
             reconnect_grace: config.reconnect_grace.0,
             debug: Switch::new(config.debug),
-            reader: Mutex::new(reader),
+            reader: Mutex::new(readers.single),
+            searcher: Mutex::new(readers.whole),
+            retention: config.retention,
         }
     }
 
@@ -70,8 +93,13 @@ impl Shared {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_reader(&self, reader: SqliteReader) {
-        *self.reader() = reader;
+    pub(super) fn searcher(&self) -> MutexGuard<'_, SqliteReader> {
+        self.searcher.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_readers(&self, readers: Readers) {
+        *self.reader() = readers.single;
+        *self.searcher() = readers.whole;
     }
 
     /// Refuses while the store does not take writes, for good after a panic inside a transition.
@@ -169,6 +197,7 @@ impl Life {
         };
         shared.env.spawn(background::answer(Arc::clone(shared), ended));
         shared.env.spawn(background::run(Arc::clone(shared)));
+        shared.env.spawn(background::forget(Arc::clone(shared)));
         Ok(Life { shared: Arc::clone(shared), writer })
     }
 }

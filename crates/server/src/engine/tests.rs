@@ -2,6 +2,7 @@ mod debug;
 mod delivery;
 mod durability;
 mod guards;
+mod residence;
 mod schedules;
 
 use super::{Config, Engine, Entry, Env, Grace, OpenError, SubmitError, Submitted};
@@ -134,9 +135,9 @@ fn open_store(dir: &Path, fault: &Arc<AtomicU8>, gate: Option<Arc<Mutex<Receiver
     let fault = Arc::clone(fault);
     let opener: super::Opener = Box::new(move || {
         let inner = Sqlite::open(&directory)?;
-        let reader = inner.reader()?;
+        let readers = super::Readers::of(&inner)?;
         let store = Faulty { inner, fault: Arc::clone(&fault), gate: gate.clone() };
-        Ok((Box::new(store) as Box<dyn Store>, reader))
+        Ok((Box::new(store) as Box<dyn Store>, readers))
     });
     Engine::open_with(opener, super::Writing::Thread, Config::default(), Env::manual(START))
 }

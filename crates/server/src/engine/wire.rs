@@ -1,5 +1,6 @@
 //! One request from the wire: parsed, refused where clients may not write, applied, answered once durable.
 
+use crate::engine::residence::is_search;
 use crate::engine::{Engine, SubmitError};
 use base::Timestamp;
 use protocol::wire::{self, Parsed};
@@ -23,6 +24,7 @@ impl Engine {
     async fn answer(&self, parsed: &Parsed) -> Result<Response, SubmitError> {
         match &parsed.request {
             Request::Debug(debug) if self.shared.debug.is_on => self.debug(*debug).await,
+            request if is_search(request) && self.lacks() => self.search(request).await,
             request => self.perform(request, parsed.debug_time.filter(|_| self.shared.debug.is_on)).await,
         }
     }
@@ -35,13 +37,14 @@ impl Engine {
         let (response, durable) = {
             let mut core = self.shared.lock();
             let now = at.unwrap_or_else(|| self.shared.env.now());
+            self.shared.warm(&mut core, request.ids().into_iter())?;
             let (response, staged) = core.stage(request, now);
             if staged.is_empty() {
                 core.unstage(staged);
                 let needed = if carries_others(&response) {
                     core.newest_epoch()
                 } else {
-                    core.epoch_of(named(request).into_iter())
+                    core.epoch_of(request.ids().into_iter())
                 };
                 (response, needed.map(|epoch| core.wait_for(epoch)))
             } else if let Err(refused) = self.shared.writable(&core) {
@@ -71,34 +74,6 @@ fn carries_others(response: &Response) -> bool {
             true
         }
         Body::Empty | Body::Promise(_) | Body::Task(_) | Body::Swept | Body::Error(_) => false,
-    }
-}
-
-/// The rows that a request names: the answer rests on no other, but for a preload.
-fn named(request: &Request) -> Vec<&str> {
-    match request {
-        Request::PromiseGet { id }
-        | Request::TaskGet { id }
-        | Request::RegisterListener { awaited: id, .. }
-        | Request::TaskAcquire { id, .. } => vec![id],
-        Request::PromiseCreate(create) | Request::TaskCreate { action: create, .. } => vec![&create.id],
-        Request::PromiseSettle(settle) => vec![&settle.id],
-        Request::RegisterCallback(callback) => vec![&callback.awaited, &callback.awaiter],
-        Request::TaskRelease(task) => vec![&task.id],
-        Request::TaskFulfill { id, action, .. } => vec![id, &action.id],
-        Request::TaskSuspend { id, actions, .. } => {
-            std::iter::once(id).chain(actions.iter().map(|action| &action.awaited)).map(String::as_str).collect()
-        }
-        Request::TaskFence { id, action, .. } => vec![id, action.id()],
-        Request::TaskHeartbeat { tasks, .. } => tasks.iter().map(|task| task.id.as_str()).collect(),
-        Request::TaskHalt { id } | Request::TaskContinue { id } => vec![id],
-        Request::PromiseSearch(_)
-        | Request::TaskSearch(_)
-        | Request::ScheduleGet { .. }
-        | Request::ScheduleCreate(_)
-        | Request::ScheduleDelete { .. }
-        | Request::ScheduleSearch(_)
-        | Request::Debug(_) => Vec::new(),
     }
 }
 

@@ -100,11 +100,11 @@ impl Writer {
     }
 
     fn try_open(&mut self) -> Result<(Box<dyn Store>, store::Contents), Error> {
-        let (mut store, reader) = (self.open)()?;
+        let (mut store, readers) = (self.open)()?;
         let probe = Batch { meta: vec![(PROBE_KEY.to_owned(), Vec::new())], ..Batch::default() };
         store.commit(&probe)?;
         let contents = store.load()?;
-        self.shared.set_reader(reader);
+        self.shared.set_readers(readers);
         Ok((store, contents))
     }
 

@@ -19,7 +19,9 @@ const READ: &str = "SELECT seq, id, state, param_headers, param_data, value_head
   timeout_at, created_at, settled_at, callbacks, listeners,
   task_state, task_version, task_resumes, task_ttl, task_pid, task_retry_at, task_lease_at,
   task_attempts, task_reason
-  FROM rows ORDER BY seq";
+  FROM rows";
+/// The place of `callbacks` in [`READ`].
+const CALLBACKS: usize = 11;
 
 const PUT: &str = "INSERT OR REPLACE INTO rows (seq, id, state, timeout_at, created_at, settled_at,
   param_headers, param_data, value_headers, value_data, tags, callbacks, listeners,
@@ -129,16 +131,92 @@ impl Fields<'_, '_> {
     }
 }
 
-/// Reads all promises with their tasks, by sequence number.
-pub(super) fn read(connection: &Connection) -> Result<Vec<(u64, Row)>, Error> {
-    let mut statement = connection.prepare(READ)?;
+/// Which promises to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Which {
+    /// All of them.
+    All,
+    /// Those that memory cannot do without; of the others only the ids.
+    Live,
+}
+
+/// What was read.
+pub(super) struct Found {
+    pub(super) rows: Vec<(u64, Row)>,
+    pub(super) cold: Vec<(u64, String)>,
+    pub(super) newest: Option<Timestamp>,
+}
+
+/// Reads promises with their tasks, by sequence number.
+pub(super) fn read(connection: &Connection, which: Which) -> Result<Found, Error> {
+    let mut statement = connection.prepare(&format!("{READ} ORDER BY seq"))?;
     let mut found = statement.query(())?;
+    let (mut rows, mut cold, mut newest) = (Vec::new(), Vec::new(), None);
+    while let Some(row) = found.next()? {
+        let seq = from_sql(row.get(0)?, "rows", 0)?;
+        let instants: (i64, Option<i64>) = (row.get("created_at")?, row.get("settled_at")?);
+        newest = newest.max(Some(Timestamp(instants.0.max(instants.1.unwrap_or(i64::MIN)))));
+        match (which, cold_id(row)) {
+            (Which::Live, Some(id)) => cold.push((seq, id.to_owned())),
+            (Which::All | Which::Live, _) => rows.push((seq, read_row(Fields { row, seq, at: 1 })?)),
+        }
+    }
+    Ok(Found { rows, cold, newest })
+}
+
+/// The id of a row that can leave memory: the same rule as [`Row::can_leave_memory`], without reading all of it.
+fn cold_id<'a>(row: &'a SqlRow<'_>) -> Option<&'a str> {
+    let text = |column: usize| row.get_ref(column).ok()?.as_str().ok();
+    let id = text(1)?;
+    let pending = text(2)? == PromiseState::Pending.name();
+    let waited_for = text(CALLBACKS)? != "[]";
+    (!pending && !waited_for && !protocol::is_reserved(id)).then_some(id)
+}
+
+/// Reads the promise of one sequence number.
+pub(super) fn read_one(connection: &Connection, seq: u64) -> Result<Option<Row>, Error> {
+    let mut statement = connection.prepare_cached(&format!("{READ} WHERE seq = ?1"))?;
+    let mut found = statement.query(params![to_sql(seq)?])?;
+    found.next()?.map(|row| read_row(Fields { row, seq, at: 1 })).transpose()
+}
+
+/// Reads a page of promises that settled before an instant.
+pub(super) fn read_settled(
+    connection: &Connection,
+    before: Timestamp,
+    after: Option<u64>,
+    limit: usize,
+) -> Result<Vec<(u64, Row)>, Error> {
+    let sql = format!("{READ} WHERE seq > ?1 AND settled_at < ?2 AND state != 'pending' ORDER BY seq LIMIT ?3");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let after = after.map(to_sql).transpose()?.unwrap_or(-1);
+    let limit = i64::try_from(limit).map_err(|_| Error::TooLarge)?;
+    let mut found = statement.query(params![after, before.0, limit])?;
     let mut rows = Vec::new();
     while let Some(row) = found.next()? {
         let seq = from_sql(row.get(0)?, "rows", 0)?;
         rows.push((seq, read_row(Fields { row, seq, at: 1 })?));
     }
     Ok(rows)
+}
+
+/// Reads where the promises with greater ids lie.
+pub(super) fn read_by_id(
+    connection: &Connection,
+    after: &str,
+    (promise_state, task_state): (Option<&str>, Option<&str>),
+    limit: usize,
+) -> Result<Vec<u64>, Error> {
+    let sql = "SELECT seq FROM rows WHERE id > ?1 AND (?2 IS NULL OR state = ?2) AND (?3 IS NULL OR task_state = ?3)
+      ORDER BY id LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let limit = i64::try_from(limit).map_err(|_| Error::TooLarge)?;
+    let mut found = statement.query(params![after, promise_state, task_state, limit])?;
+    let mut numbers = Vec::new();
+    while let Some(row) = found.next()? {
+        numbers.push(from_sql(row.get(0)?, "rows", 0)?);
+    }
+    Ok(numbers)
 }
 
 fn read_row(mut fields: Fields<'_, '_>) -> Result<Row, Error> {
@@ -171,11 +249,15 @@ fn read_task(mut fields: Fields<'_, '_>, id: &str) -> Result<Task, Error> {
 }
 
 /// Reads the outbox; an unblock takes its promise from the rows, where it can no longer change.
-pub(super) fn read_outbox(connection: &Connection, rows: &[(u64, Row)]) -> Result<Vec<(u64, Message)>, Error> {
+pub(super) fn read_outbox(
+    connection: &Connection,
+    rows: &[(u64, Row)],
+    cold: &[(u64, String)],
+) -> Result<Vec<(u64, Message)>, Error> {
     let mut statement = connection.prepare("SELECT seq, kind, id, address, version FROM outbox ORDER BY seq")?;
     let mut found = statement.query(())?;
     let mut messages = Vec::new();
-    let mut promises: Option<HashMap<&str, &Arc<Promise>>> = None;
+    let mut known: Option<Promises<'_>> = None;
     while let Some(row) = found.next()? {
         let seq = from_sql(row.get(0)?, "outbox", 0)?;
         let corrupt = |why: &str| Error::Corrupt { table: "outbox", seq, why: why.to_owned() };
@@ -183,17 +265,36 @@ pub(super) fn read_outbox(connection: &Connection, rows: &[(u64, Row)]) -> Resul
         let message = match kind.as_str() {
             EXECUTE => Message::Execute { task_id: id, version: from_sql(row.get(4)?, "outbox", seq)?, address },
             UNBLOCK => {
-                let known = promises
-                    .get_or_insert_with(|| rows.iter().map(|(_, row)| (row.id(), &row.promise)).collect())
-                    .get(id.as_str());
-                let promise = known.ok_or_else(|| corrupt("its promise does not exist"))?;
-                Message::Unblock { address, promise: Arc::clone(promise) }
+                let known = known.get_or_insert_with(|| Promises::of(rows, cold));
+                let promise = known.get(connection, &id)?.ok_or_else(|| corrupt("its promise does not exist"))?;
+                Message::Unblock { address, promise }
             }
             _ => return Err(corrupt("an unknown kind of message")),
         };
         messages.push((seq, message));
     }
     Ok(messages)
+}
+
+/// The promises that messages are about, found by their ids.
+struct Promises<'a> {
+    live: HashMap<&'a str, &'a Arc<Promise>>,
+    cold: HashMap<&'a str, u64>,
+}
+
+impl<'a> Promises<'a> {
+    fn of(rows: &'a [(u64, Row)], cold: &'a [(u64, String)]) -> Promises<'a> {
+        let live = rows.iter().map(|(_, row)| (row.id(), &row.promise)).collect();
+        Promises { live, cold: cold.iter().map(|(seq, id)| (id.as_str(), *seq)).collect() }
+    }
+
+    fn get(&self, connection: &Connection, id: &str) -> Result<Option<Arc<Promise>>, Error> {
+        match (self.live.get(id), self.cold.get(id)) {
+            (Some(promise), _) => Ok(Some(Arc::clone(promise))),
+            (None, Some(seq)) => Ok(read_one(connection, *seq)?.map(|row| row.promise)),
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 /// Renders lists and maps of texts, which cannot fail to render.

@@ -276,3 +276,38 @@ fn a_file_of_the_first_version_is_brought_up_to_date() {
     assert_eq!((task.version, task.attempts, task.reason.as_deref()), (3, 0, Some("halted by request")));
     assert!(found.schedules.is_empty());
 }
+
+#[test]
+fn what_can_leave_memory_is_loaded_as_its_place_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let settled = |id: &str, settled_at: i64| {
+        let promise = Promise::clone(&plain_row(id).promise);
+        let promise = Promise { state: PromiseState::Resolved, settled_at: Some(Timestamp(settled_at)), ..promise };
+        Row { promise: Arc::new(promise), ..plain_row(id) }
+    };
+    let awaited = Row { callbacks: texts(&["w"]), ..settled("awaited", 150) };
+    let rows = [plain_row("live"), settled("b", 200), settled("a", 120), awaited.clone(), settled("inc/1", 110)];
+    let numbered = rows.iter().enumerate().map(|(seq, row)| (seq as u64, Arc::new(row.clone())));
+    let outbox = vec![(1, Message::Unblock { address: "poll://uni@g/1".into(), promise: rows[1].promise.clone() })];
+    let batch = Batch { rows: numbered.collect(), outbox: outbox.clone(), ..Batch::default() };
+    let mut store = opened(dir.path());
+    store.commit(&batch).unwrap();
+    let found = store.load().unwrap();
+    assert!(found.rows.iter().all(|(_, row)| !row.can_leave_memory()), "the same rule as the machine's");
+    let live: Vec<&str> = found.rows.iter().map(|(_, row)| row.id()).collect();
+    assert_eq!(
+        (live, &found.cold),
+        (vec!["live", "awaited", "inc/1"], &vec![(1, "b".to_owned()), (2, "a".to_owned())])
+    );
+    assert_eq!((found.outbox, found.newest), (outbox, Some(Timestamp(200))));
+
+    let reader = store.reader().unwrap();
+    assert_eq!((reader.row(2).unwrap(), reader.row(9).unwrap()), (Some(rows[2].clone()), None));
+    let page = |at: i64, after, limit| -> Vec<u64> {
+        reader.settled_before(Timestamp(at), after, limit).unwrap().into_iter().map(|(seq, _)| seq).collect()
+    };
+    assert_eq!((page(200, None, 9), page(201, Some(1), 2)), (vec![2, 3, 4], vec![2, 3]));
+    assert_eq!(reader.by_id("a", None, None, 3).unwrap(), [3, 1, 4]);
+    assert_eq!(reader.by_id("", Some("pending"), None, 3).unwrap(), [0]);
+    assert_eq!(reader.by_id("", None, Some("pending"), 3).unwrap(), Vec::<u64>::new());
+}
