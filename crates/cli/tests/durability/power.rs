@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use store::{Directory, Sqlite, Store as _};
+use store::{Directory, Sqlite};
 use tokio::task::JoinSet;
 
 const WRITERS: u64 = 4;
