@@ -160,7 +160,7 @@ pub fn check_step(before: Option<&Row>, after: &Row, now: Timestamp) -> Vec<Viol
     let owned = moved == (TaskState::Pending, TaskState::Acquired);
     let lost = from == TaskState::Acquired && matches!(task.state, TaskState::Pending | TaskState::Halted);
     let by_one = version.checked_add(1) == Some(task.version) && (owned || lost);
-    need(task.version == version || by_one, Invariant::VersionMoved);
+    need((task.version == version && !owned) || by_one, Invariant::VersionMoved);
     let may = match task.state {
         TaskState::Acquired => matches!(from, TaskState::Acquired | TaskState::Pending),
         TaskState::Suspended => matches!(from, TaskState::Suspended | TaskState::Acquired),

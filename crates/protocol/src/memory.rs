@@ -221,6 +221,13 @@ impl Memory {
             .min()
     }
 
+    /// The id of the timer that the next sweep applies first, if one is due.
+    #[must_use]
+    pub fn first_due(&self, now: Timestamp) -> Option<String> {
+        let kinds = [TimerKind::Promise, TimerKind::Retry, TimerKind::Lease, TimerKind::Schedule];
+        kinds.into_iter().find_map(|kind| self.due(kind, now, 1).pop())
+    }
+
     /// The queued messages in the order they were queued, each with its place in it.
     pub fn queue(&self) -> impl Iterator<Item = (u64, &Message)> {
         self.order.iter().filter_map(|(seq, key)| self.outbox.get(key).map(|queued| (*seq, &queued.message)))

@@ -1,5 +1,6 @@
 //! What happens by itself: deadlines, retries, leases, delivery, and the answers of finished groups.
 
+use crate::engine::audit::SAMPLE_EVERY;
 use crate::engine::core::Finished;
 use crate::engine::residence::RETENTION_EVERY;
 use crate::engine::shared::Shared;
@@ -42,6 +43,19 @@ pub(super) async fn run(shared: Arc<Shared>) {
             () = shared.stir.notified() => {}
             () = shared.env.sleep_until(next) => {}
         }
+    }
+}
+
+/// Looks at a few rows every second, as long as the engine lives.
+pub(super) async fn sample(shared: Arc<Shared>) {
+    loop {
+        let next = shared.env.now().plus(SAMPLE_EVERY);
+        tokio::select! {
+            biased;
+            () = shared.stopped.cancelled() => return,
+            () = shared.env.sleep_until(next) => {}
+        }
+        shared.lock().audit_sample();
     }
 }
 

@@ -1,12 +1,15 @@
 //! What the engine's one mutex protects: live state, the open commit group, and how to take both back.
 
+use crate::engine::audit::Audit;
 use crate::engine::delivery::Delivery;
 use crate::engine::evidence::{Records, RecordsUndo};
 use crate::engine::places::Places;
 use crate::engine::residence::Leaving;
 use crate::engine::{Entry, Guard, holds};
 use base::{Digest, Timestamp};
-use protocol::{Config, Effect, Memory, Message, Request, Response, Row, Schedule, TaskRef, TaskState, View as _};
+use protocol::{
+    Config, Effect, Memory, Message, Request, Response, Row, Schedule, TaskRef, TaskState, View as _, Violation,
+};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use store::{Batch, Contents, ScopeLease};
@@ -66,6 +69,7 @@ pub(super) struct Core {
     pub(super) records: Records,
     pub(super) delivery: Delivery,
     pub(super) health: Health,
+    pub(super) audit: Audit,
     /// Why writes are refused, for people.
     pub(super) trouble: Option<String>,
     config: Config,
@@ -94,6 +98,7 @@ impl Core {
             records: Records::default(),
             delivery: Delivery::default(),
             health: Health::Writable,
+            audit: Audit::default(),
             trouble: None,
             config,
             places: Places::default(),
@@ -139,8 +144,19 @@ impl Core {
 
     /// Applies a request to memory. Nothing is recorded yet: [`Core::unstage`] takes it back.
     pub(super) fn stage(&mut self, request: &Request, now: Timestamp) -> (Response, Staged) {
+        if let Some(refusal) = self.quarantine_refusal(request) {
+            return (refusal, self.stage_effects(Vec::new()));
+        }
         let applied = protocol::apply(&self.memory, request, now, &self.config);
-        (applied.response, self.stage_effects(applied.effects))
+        let staged = self.stage_effects(applied.effects);
+        let broken = self.audit_step(&staged, now);
+        if broken.is_empty() {
+            return (applied.response, staged);
+        }
+        self.unstage(staged);
+        let told = format!("the request would break an invariant ({}) and was not performed", names(&broken));
+        self.quarantine(broken);
+        (Response::refuse(500, told), self.stage_effects(Vec::new()))
     }
 
     fn stage_effects(&mut self, effects: Vec<Effect>) -> Staged {
@@ -202,7 +218,24 @@ impl Core {
     /// Settles and re-offers what is due; true if anything changed.
     pub(super) fn tick(&mut self, now: Timestamp, limit: u32) -> bool {
         let effects = protocol::tick(&self.memory, now, limit, &self.config);
-        self.record_effects(effects, now)
+        let staged = self.stage_effects(effects);
+        let broken = self.audit_step(&staged, now);
+        if broken.is_empty() {
+            let changed = !staged.is_empty();
+            self.record(staged, now);
+            return changed;
+        }
+        self.unstage(staged);
+        if limit > 1 {
+            // One after the other, until only what breaks something is left.
+            return self.tick(now, 1);
+        }
+        let timer = self.memory.first_due(now);
+        let named = timer.into_iter().flat_map(|id| broken.iter().map(move |one| (id.clone(), one.invariant)));
+        let named = named.map(|(id, invariant)| Violation { invariant, id }).collect();
+        self.quarantine(named);
+        self.quarantine(broken);
+        false
     }
 
     /// The promises that the next such sweep may create again: what has to be in memory for it.
@@ -479,6 +512,11 @@ impl Core {
 }
 
 impl Staged {
+    /// What each changed row was before; `None` if it did not exist.
+    pub(super) fn before(&self) -> &BTreeMap<String, Option<Arc<Row>>> {
+        &self.before
+    }
+
     /// Whether nothing would change.
     pub(super) fn is_empty(&self) -> bool {
         self.effects.is_empty()
@@ -498,4 +536,8 @@ impl Group {
             self.batch.outbox_gone.push(seq);
         }
     }
+}
+
+fn names(violations: &[Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

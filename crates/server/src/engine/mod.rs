@@ -5,6 +5,7 @@
 //! The engine decides nothing about promises or plans: `protocol` does, and callers say with guards what must still
 //! be true. Read first: [`Engine::submit`], [`Guard`], [`Env`].
 
+mod audit;
 mod background;
 mod connection;
 mod core;
@@ -21,6 +22,7 @@ pub(crate) mod tests;
 mod wire;
 mod writer;
 
+pub use audit::QUARANTINED_MAX;
 pub use connection::Connection;
 pub use delivery::{
     ACK_AFTER, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, DEAD_LETTERS_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
@@ -530,6 +532,12 @@ impl Engine {
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         protocol::check(&self.shared.lock().memory).iter().map(ToString::to_string).collect()
+    }
+
+    /// What is in quarantine because it violates an invariant, by id, and why: no request and no timer reaches it.
+    #[must_use]
+    pub fn quarantined(&self) -> Vec<(String, String)> {
+        self.shared.lock().quarantined()
     }
 
     /// The engine's clock and random source.

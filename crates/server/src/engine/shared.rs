@@ -104,7 +104,10 @@ impl Shared {
 
     /// Refuses while the store does not take writes, for good after a panic inside a transition.
     pub(super) fn writable(&self, core: &Core) -> Result<(), SubmitError> {
-        let fit = core.health == Health::Writable && !self.core.is_poisoned() && !self.stopped.is_cancelled();
+        let fit = core.health == Health::Writable
+            && !core.audit.is_overwhelmed()
+            && !self.core.is_poisoned()
+            && !self.stopped.is_cancelled();
         if fit { Ok(()) } else { Err(SubmitError::Unavailable) }
     }
 
@@ -198,6 +201,7 @@ impl Life {
         shared.env.spawn(background::answer(Arc::clone(shared), ended));
         shared.env.spawn(background::run(Arc::clone(shared)));
         shared.env.spawn(background::forget(Arc::clone(shared)));
+        shared.env.spawn(background::sample(Arc::clone(shared)));
         Ok(Life { shared: Arc::clone(shared), writer })
     }
 }

@@ -1,3 +1,4 @@
+mod audit;
 mod debug;
 mod delivery;
 mod durability;
