@@ -154,6 +154,6 @@ impl<'a> Draft<'a> {
 
 /// The bytes of a promise, near enough to bound a response.
 fn weight(promise: &Promise) -> usize {
-    let tags: usize = promise.tags.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let tags: usize = promise.tags.iter().map(|(name, value)| name.len() + value.len()).sum();
     promise.id.len() + tags + promise.param.bytes() + promise.value.bytes()
 }

@@ -49,6 +49,6 @@ pub use snapshot::Snapshot;
 pub use state::{
     Message, MessageKey, Promise, PromiseState, Row, Task, TaskRecord, TaskState, Timer, TimerKind, Value,
 };
-pub use tags::{BRANCH, DELAY, EXTERNAL, ORIGIN, PARENT, PREFIX, SCHEDULE, SCOPE, TARGET, TIMER};
+pub use tags::{BRANCH, DELAY, EXTERNAL, ORIGIN, PARENT, PREFIX, SCHEDULE, SCOPE, TARGET, TIMER, Tags};
 pub use validate::validate;
 pub use view::{Applied, Config, Effect, Poison, Profile, View};

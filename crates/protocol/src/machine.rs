@@ -11,6 +11,7 @@ use crate::request::{Body, Callback, Create, FenceAction, Request, Response, Sch
 use crate::schedule::Schedule;
 use crate::settlement::deadline_state;
 use crate::state::{Message, MessageKey, Promise, PromiseState, Row, Task, TaskState, TimerKind, Value};
+use crate::tags::Tags;
 use crate::validate::validate;
 use crate::view::{Applied, Config, Effect, OwnerChange, View};
 
@@ -164,7 +165,7 @@ fn new_row(draft: &Draft<'_>, create: &Create) -> Row {
         state: PromiseState::Pending,
         param: create.param.clone(),
         value: Value::default(),
-        tags: create.tags.clone(),
+        tags: Tags::from(&create.tags),
         timeout_at: create.timeout_at,
         created_at: draft.now,
         settled_at: None,

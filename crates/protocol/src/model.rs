@@ -8,6 +8,7 @@ use base::{Millis, Timestamp};
 use crate::request::{Body, Callback, Create, FenceAction, Request, Response, ScheduleCreate, Settle, TaskRef};
 use crate::schedule::{NEVER, Schedule, next_firing};
 use crate::state::{Message, MessageKey, Promise, PromiseState, Task, TaskState, Timer, TimerKind, Value};
+use crate::tags::Tags;
 use crate::validate::validate;
 use crate::view::{Config, Poison, Profile};
 
@@ -191,7 +192,8 @@ impl At<'_> {
             Request::ScheduleCreate(create) => self.schedule(create),
             Request::ScheduleDelete { id } => self.m.schedules.remove(id).map(|_| Body::Empty).ok_or(404),
             Request::ScheduleSearch(search) => {
-                let has = |one: &&Schedule| search.tags.iter().all(|(key, value)| is(&one.promise_tags, key, value));
+                let has =
+                    |one: &&Schedule| search.tags.iter().all(|(key, value)| one.promise_tags.get(key) == Some(value));
                 let all = self.m.schedules.values().filter(has);
                 let all = all.map(|one| (one.id.clone(), Arc::new(one.clone()))).collect();
                 let (schedules, cursor) = page(all, &search.cursor, search.limit.unwrap_or(10));
@@ -285,7 +287,7 @@ impl At<'_> {
             return Body::Promise(promise);
         }
         let alive = create.timeout_at > self.now;
-        let timer = is(&create.tags, "resonate:timer", "true");
+        let timer = is(&Tags::from(&create.tags), "resonate:timer", "true");
         let state = [PromiseState::TimedOut, PromiseState::Resolved][usize::from(timer)];
         let state = if alive { PromiseState::Pending } else { state };
         let promise = Promise {
@@ -293,7 +295,7 @@ impl At<'_> {
             state,
             param: create.param.clone(),
             value: Value::default(),
-            tags: create.tags.clone(),
+            tags: Tags::from(&create.tags),
             timeout_at: create.timeout_at,
             created_at: if alive { self.now } else { create.timeout_at },
             settled_at: (!alive).then_some(create.timeout_at),
@@ -328,7 +330,7 @@ impl At<'_> {
         self.expire(&[awaited, awaiter]);
         let promise = self.promise(awaited)?;
         let waiting = self.promise(awaiter).map_err(|_| 422_u16)?;
-        if !waiting.tags.contains_key("resonate:target") {
+        if waiting.tags.get("resonate:target").is_none() {
             return Err(422);
         }
         self.awaitable(awaited)?;
@@ -456,7 +458,8 @@ impl At<'_> {
         let timer = is(&promise.tags, "resonate:timer", "true");
         let retry_at = if timer { promise.timeout_at } else { self.now.plus(self.retry) };
         if !timer {
-            let (address, version) = (promise.tags["resonate:target"].clone(), self.m.tasks[id].version);
+            let (address, version) =
+                (promise.tags.get("resonate:target").unwrap().to_owned(), self.m.tasks[id].version);
             let message = Message::Execute { task_id: id.to_owned(), version, address };
             self.m.messages.insert(message.key(), message);
         }
@@ -515,11 +518,13 @@ impl At<'_> {
         let [timer, external] = ["resonate:timer", "resonate:external"].map(|name| is(tags, name, "true"));
         let external = timer || external || is(tags, "resonate:scope", "global");
         let server = ["inc", "hold"].iter().any(|root| id == *root || id.starts_with(&format!("{root}/")));
-        if tags.contains_key("resonate:target") || external || server { Ok(()) } else { Err(422) }
+        if tags.get("resonate:target").is_some() || external || server { Ok(()) } else { Err(422) }
     }
 
     fn same_tree(&self, a: &str, b: &str) -> Result<(), u16> {
-        let tag = |id: &str| self.m.promises.get(id).and_then(|promise| promise.tags.get("resonate:origin").cloned());
+        let tag = |id: &str| {
+            self.m.promises.get(id).and_then(|promise| promise.tags.get("resonate:origin").map(str::to_owned))
+        };
         let cut = |id: &str| id.find(':').or_else(|| id.find('.')).map_or(id.to_owned(), |at| id[..at].to_owned());
         let same = match (tag(a), tag(b)) {
             (Some(a), Some(b)) => a == b,
@@ -537,6 +542,6 @@ fn page<T>(all: Vec<(String, T)>, cursor: &Option<String>, limit: u64) -> (Vec<T
     (after.into_iter().take(limit).map(|(_, one)| one).collect(), cursor)
 }
 
-fn is(tags: &BTreeMap<String, String>, name: &str, value: &str) -> bool {
-    tags.get(name).is_some_and(|tag| tag == value)
+fn is(tags: &Tags, name: &str, value: &str) -> bool {
+    tags.get(name) == Some(value)
 }

@@ -36,7 +36,8 @@ impl PromiseSearch {
 
     fn page(&self, rows: impl Iterator<Item = Arc<Row>>, is_end: bool) -> Body {
         let fits = |row: &Row| {
-            self.state.is_none_or(|state| row.promise.state == state) && carries(&row.promise.tags, &self.tags)
+            self.state.is_none_or(|state| row.promise.state == state)
+                && self.tags.iter().all(|(name, value)| row.promise.tag(name) == Some(value))
         };
         let (rows, cursor) = page(rows, is_end, self.limit, fits);
         Body::Promises { promises: rows.iter().map(|row| Arc::clone(&row.promise)).collect(), cursor }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use base::{Millis, Timestamp};
 
+use crate::tags::Tags;
+
 /// A payload: opaque text and headers, never decoded here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Value {
@@ -62,7 +64,7 @@ pub struct Promise {
     /// What its settler passed; empty while pending and after a deadline.
     pub value: Value,
     /// Tags; those that begin with `resonate:` mean something.
-    pub tags: BTreeMap<String, String>,
+    pub tags: Tags,
     /// When it settles by itself.
     pub timeout_at: Timestamp,
     /// When it was created.
@@ -192,6 +194,25 @@ impl Row {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.promise.id
+    }
+
+    /// How many timers this row calls for.
+    pub(crate) fn timer_count(&self) -> usize {
+        let task = self.task.as_deref();
+        let instants = task.map_or([None, None], |task| [task.retry_at, task.lease_at]);
+        usize::from(!self.promise.is_settled()) + instants.into_iter().flatten().count()
+    }
+
+    /// Whether this row calls for a timer.
+    pub(crate) fn calls_for(&self, timer: &Timer) -> bool {
+        let task = self.task.as_deref();
+        let due = match timer.kind {
+            TimerKind::Promise => Some(self.promise.timeout_at).filter(|_| !self.promise.is_settled()),
+            TimerKind::Retry => task.and_then(|task| task.retry_at),
+            TimerKind::Lease => task.and_then(|task| task.lease_at),
+            TimerKind::Schedule => None,
+        };
+        due == Some(timer.at) && timer.id == self.id()
     }
 
     /// The timers this row calls for.

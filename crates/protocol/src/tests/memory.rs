@@ -6,6 +6,7 @@ use crate::check::{Invariant, Violation};
 use crate::request::{Create, Request, Resolution, Settle};
 use crate::schedule::Schedule;
 use crate::state::{Message, MessageKey, Promise, PromiseState, Row, Task, TaskState, Timer, TimerKind, Value};
+use crate::tags::Tags;
 use crate::testkit::snapshot;
 use crate::view::{Config, Effect, View};
 use crate::{Memory, apply, check, check_step, delivered};
@@ -136,6 +137,12 @@ impl View for Broken {
     }
 }
 
+fn with(promise: &Promise, name: &str, value: &str) -> Tags {
+    let mut tags = promise.tags.to_map();
+    tags.insert(name.to_owned(), value.to_owned());
+    tags.into()
+}
+
 /// A sound state of a task in `state`, broken by `fault`.
 fn violations(state: TaskState, fault: impl FnOnce(&mut Row, &mut Task, &mut Promise, &mut Broken)) -> Vec<Invariant> {
     let mut memory = Memory::default();
@@ -216,7 +223,7 @@ fn every_invariant_is_noticed_when_it_breaks() {
         (I::UnexpectedValue, Pending, |_, _, promise, _| promise.value = Value::text("x")),
         (I::TimerTimedOut, Fulfilled, |_, _, promise, _| {
             promise.state = PromiseState::TimedOut;
-            promise.tags.insert("resonate:timer".into(), "true".into());
+            promise.tags = with(promise, "resonate:timer", "true");
         }),
         (I::TaskDisagreesWithPromise, Fulfilled, |_, task, _, _| task.state = TaskState::Halted),
         (I::TaskTimersDisagree, Pending, |_, task, _, _| task.pid = Some("p".into())),
@@ -224,7 +231,7 @@ fn every_invariant_is_noticed_when_it_breaks() {
         (I::BadCallback, Pending, |row, _, _, _| assert!(row.callbacks.insert("a".into()))),
         (I::CallbackCrossesOrigins, Pending, |row, _, promise, _| {
             assert!(row.callbacks.insert("a:1".into()));
-            promise.tags.insert("resonate:origin".into(), "elsewhere".into());
+            promise.tags = with(promise, "resonate:origin", "elsewhere");
             promise.id = "elsewhere".into();
         }),
         (I::HaltedWithoutReason, Pending, |_, task, _, _| task.reason = Some("why".into())),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::WireError;
 use crate::schedule::Schedule;
 use crate::state::{Promise, PromiseState, TaskRecord, TaskState, Value};
+use crate::tags::Tags;
 
 type Map<'a> = Cow<'a, BTreeMap<String, String>>;
 
@@ -42,7 +43,7 @@ pub(super) struct PromiseJson<'a> {
     #[serde(default)]
     value: ValueJson<'a>,
     #[serde(default)]
-    tags: Map<'a>,
+    tags: Tags,
     timeout_at: i64,
     created_at: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,7 +57,7 @@ impl<'a> From<&'a Promise> for PromiseJson<'a> {
             state: Cow::Borrowed(promise.state.name()),
             param: (&promise.param).into(),
             value: (&promise.value).into(),
-            tags: Cow::Borrowed(&promise.tags),
+            tags: promise.tags.clone(),
             timeout_at: promise.timeout_at.0,
             created_at: promise.created_at.0,
             settled_at: promise.settled_at.map(|at| at.0),
@@ -74,7 +75,7 @@ impl TryFrom<PromiseJson<'_>> for Promise {
             id: json.id.into_owned(),
             param: json.param.into(),
             value: json.value.into(),
-            tags: json.tags.into_owned(),
+            tags: json.tags,
             timeout_at: Timestamp(json.timeout_at),
             created_at: Timestamp(json.created_at),
             settled_at: json.settled_at.map(Timestamp),

@@ -24,6 +24,7 @@ fn promise() -> Arc<Promise> {
     let Create { id, timeout_at, param, tags } = create();
     let (state, value) = (PromiseState::Rejected, Value::text("quoted \" and é"));
     let settled_at = Some(Timestamp(20));
+    let tags = tags.into();
     Arc::new(Promise { id, state, param, value, tags, timeout_at, created_at: Timestamp(10), settled_at })
 }
 

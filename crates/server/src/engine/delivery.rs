@@ -262,7 +262,7 @@ mod tests {
             state: PromiseState::Resolved,
             param: Value::default(),
             value: Value::default(),
-            tags: BTreeMap::new(),
+            tags: protocol::Tags::default(),
             timeout_at: Timestamp(9),
             created_at: Timestamp(1),
             settled_at: Some(Timestamp(2)),

@@ -60,7 +60,7 @@ fn covers(scope: &str, services: &[String]) -> bool {
 }
 
 fn wants_undo(promise: &Promise) -> bool {
-    promise.tags.get(UNDO_TAG).is_some_and(|wanted| wanted == "true")
+    promise.tag(UNDO_TAG) == Some("true")
 }
 
 /// Scope and version by the id. One without a version freezes all the same.

@@ -45,7 +45,7 @@ fn held(scope: &str, version: u64) -> Hold {
         state: protocol::PromiseState::Pending,
         param: protocol::Value::default(),
         value: protocol::Value::default(),
-        tags: BTreeMap::new(),
+        tags: protocol::Tags::default(),
         timeout_at: START,
         created_at: START,
         settled_at: None,
