@@ -94,3 +94,14 @@ fn a_row_is_told_from_other_texts() {
     }
     assert_eq!(explained("| a, b | means |\n|---|---|\ntext"), BTreeSet::from(["a", "b"]));
 }
+
+#[test]
+fn the_page_of_the_protocol_names_every_invariant_in_order() {
+    let page = std::fs::read_to_string(crates().parent().unwrap().join("docs/reference/protocol.md")).unwrap();
+    let (_, table) = page.split_once("## Invariants").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let named: Vec<&str> = rows.map(|(name, _)| name).collect();
+    let all: Vec<&str> = protocol::Invariant::ALL.iter().map(|invariant| invariant.name()).collect();
+    assert_eq!(named, all);
+}
