@@ -56,6 +56,18 @@ async def fan_out(ctx: Context, run: str, group: str) -> int:
     return len({await future for future in local + there})
 
 
+async def inner(ctx: Context, run: str, group: str) -> str:
+    here = await ctx.run(step, run, "inner", 0)
+    there = await ctx.options(target=group).rpc("step", run, "deep", 0)
+    return f"{here}-{there}"
+
+
+async def nested(ctx: Context, run: str, group: str) -> str:
+    both = await ctx.run(inner, run, group)
+    await ctx.options(target=group).detached("step", run, "detached", 0)
+    return both
+
+
 async def nap(ctx: Context, run: str, ms: int) -> str:
     before = await ctx.run(step, run, "before", 0)
     await ctx.sleep(timedelta(milliseconds=ms))
@@ -95,7 +107,7 @@ async def fired(ctx: Context, run: str) -> str:
     return await ctx.run(step, run, ctx.info.id, 0)
 
 
-FUNCTIONS = (step, steps, remote, fan_out, nap, external, reject, crash, long, fired)
+FUNCTIONS = (step, steps, remote, fan_out, nested, nap, external, reject, crash, long, fired)
 
 
 def client(url: str, group: str, ttl_ms: int) -> Resonate:

@@ -25,6 +25,18 @@ async function fan_out(ctx, run, group) {
   return names.size;
 }
 
+async function inner(ctx, run, group) {
+  const here = await ctx.run(step, run, "inner", 0);
+  const there = await ctx.rpc("step", run, "deep", 0, ctx.options({ target: group }));
+  return `${here}-${there}`;
+}
+
+async function nested(ctx, run, group) {
+  const both = await ctx.run(inner, run, group);
+  await ctx.detached("step", run, "detached", 0, ctx.options({ target: group }));
+  return both;
+}
+
 async function nap(ctx, run, ms) {
   const before = await ctx.run(step, run, "before", 0);
   await ctx.sleep(ms);
@@ -70,7 +82,7 @@ async function fired(ctx, run) {
 /** A process of the given group that knows every function. */
 export function client(url, group, ttl) {
   const resonate = new Resonate({ url, group, ttl });
-  for (const known of [step, steps, remote, fan_out, nap, external, reject, crash, long, fired]) {
+  for (const known of [step, steps, remote, fan_out, nested, nap, external, reject, crash, long, fired]) {
     resonate.register(known.name, known);
   }
   return resonate;

@@ -27,6 +27,18 @@ function* fan_out(ctx, run, group) {
   return names.size;
 }
 
+function* inner(ctx, run, group) {
+  const here = yield* ctx.run(step, run, "inner", 0);
+  const there = yield* ctx.rpc("step", run, "deep", 0, ctx.options({ target: group }));
+  return `${here}-${there}`;
+}
+
+function* nested(ctx, run, group) {
+  const both = yield* ctx.run(inner, run, group);
+  yield* ctx.detached("step", run, "detached", 0, ctx.options({ target: group }));
+  return both;
+}
+
 function* nap(ctx, run, ms) {
   const before = yield* ctx.run(step, run, "before", 0);
   yield* ctx.sleep(ms);
@@ -72,7 +84,7 @@ function* fired(ctx, run) {
 /** A process of the given group that knows every function. */
 export function client(url, group, ttl) {
   const resonate = new Resonate({ url, group, ttl });
-  for (const known of [step, steps, remote, fan_out, nap, external, reject, crash, long, fired]) {
+  for (const known of [step, steps, remote, fan_out, nested, nap, external, reject, crash, long, fired]) {
     resonate.register(known.name, known);
   }
   return resonate;

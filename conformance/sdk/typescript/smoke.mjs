@@ -36,6 +36,13 @@ const SCENARIOS = {
     assert.equal(await s.rpc("", "fan_out", s.id, s.group("there")), 16);
   },
 
+  async nested(s) {
+    s.worker();
+    s.worker("there");
+    assert.equal(await s.rpc("", "nested", s.id, s.group("there")), "inner-deep");
+    await s.seen("end", "detached");
+  },
+
   async sleep(s) {
     s.worker();
     assert.equal(await s.rpc("", "nap", s.id, 1000), "before-after");
@@ -106,10 +113,14 @@ const SCENARIOS = {
     }
     const firings = new Set(s.found("end", s.id).map((line) => line.step));
     for (const id of firings) {
-      const { promise } = await s.ask("promise.get", { id });
-      assert.equal(promise.tags["resonate:schedule"], s.id);
+      // A step's last line is written before its workflow is settled.
+      const settled = async () => {
+        const { promise } = await s.ask("promise.get", { id });
+        return promise.state === "pending" ? undefined : promise;
+      };
+      assert.equal((await s.until(settled)).tags["resonate:schedule"], s.id);
     }
-    return { firings: firings.size };
+    return { firings: [...firings] };
   },
 };
 

@@ -74,6 +74,20 @@ async fn fan_out(ctx: &Context, run: String, group: String) -> Result<usize> {
 }
 
 #[resonate_sdk::function]
+async fn inner(ctx: &Context, run: String, group: String) -> Result<String> {
+    let here = ctx.run(step, named(&run, "inner", 0)).await?;
+    let there = ctx.rpc::<String>("step", named(&run, "deep", 0)).target(&group).await?;
+    Ok(format!("{here}-{there}"))
+}
+
+#[resonate_sdk::function]
+async fn nested(ctx: &Context, run: String, group: String) -> Result<String> {
+    let both = ctx.run(inner, (run.clone(), group.clone())).await?;
+    ctx.detached("step", named(&run, "detached", 0)).target(&group).spawn()?.id().await?;
+    Ok(both)
+}
+
+#[resonate_sdk::function]
 async fn nap(ctx: &Context, run: String, ms: u64) -> Result<String> {
     let before = ctx.run(step, named(&run, "before", 0)).await?;
     ctx.sleep(Duration::from_millis(ms)).await?;
@@ -129,6 +143,7 @@ pub(crate) fn client(url: &str, group: &str, ttl_ms: u64) -> Result<Resonate> {
     resonate.register(steps)?;
     resonate.register(remote)?;
     resonate.register(fan_out)?;
+    resonate.register(nested)?;
     resonate.register(nap)?;
     resonate.register(external)?;
     resonate.register(reject)?;

@@ -14,8 +14,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const SCENARIOS: [&str; 10] =
-    ["steps", "remote", "fan_out", "sleep", "external", "reject", "crash", "late", "two_long", "schedule"];
+const SCENARIOS: [&str; 11] =
+    ["steps", "remote", "fan_out", "nested", "sleep", "external", "reject", "crash", "late", "two_long", "schedule"];
 
 /// What a scenario measured.
 type Figures = Result<Value, Failure>;
@@ -41,6 +41,14 @@ async fn fan_out(s: &mut Scenario) -> Figures {
     s.worker("w", TTL_MS)?;
     s.worker("there", TTL_MS)?;
     equal("result", s.rpc("", "fan_out", json!([s.id, s.group("there")])).await??, 16)?;
+    Ok(json!({}))
+}
+
+async fn nested(s: &mut Scenario) -> Figures {
+    s.worker("w", TTL_MS)?;
+    s.worker("there", TTL_MS)?;
+    equal("result", s.rpc("", "nested", json!([s.id, s.group("there")])).await??, "inner-deep")?;
+    s.seen("end", "detached", 1).await;
     Ok(json!({}))
 }
 
@@ -117,10 +125,10 @@ async fn schedule(s: &mut Scenario) -> Figures {
     caller.stop().await?;
     let firings: BTreeSet<String> = s.found("end", &s.id).into_iter().map(|line| line.step).collect();
     for firing in &firings {
-        let promise = s.ask("promise.get", &json!({ "id": firing }))?["promise"].take();
+        let promise = s.settled(firing).await?;
         equal("its schedule", &promise["tags"]["resonate:schedule"], &json!(s.id))?;
     }
-    Ok(json!({ "firings": firings.len() }))
+    Ok(json!({ "firings": firings }))
 }
 
 async fn scenario(s: &mut Scenario, name: &str) -> Figures {
@@ -128,6 +136,7 @@ async fn scenario(s: &mut Scenario, name: &str) -> Figures {
         "steps" => run_steps(s).await,
         "remote" => remote(s).await,
         "fan_out" => fan_out(s).await,
+        "nested" => nested(s).await,
         "sleep" => sleep(s).await,
         "external" => external(s).await,
         "reject" => reject(s).await,

@@ -135,6 +135,17 @@ impl Scenario {
         Ok(serde_json::from_str::<Value>(body)?["data"].take())
     }
 
+    /// Waits until somebody outside sees the promise settled.
+    pub(crate) async fn settled(&self, id: &str) -> Result<Value, Failure> {
+        loop {
+            let promise = self.ask("promise.get", &json!({ "id": id }))?["promise"].take();
+            if promise["state"] != "pending" {
+                return Ok(promise);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     /// Waits until somebody outside sees the task in this state.
     pub(crate) async fn task_is(&self, state: &str) -> Result<(), Failure> {
         while self.ask("task.get", &json!({ "id": self.id }))?["task"]["state"] != state {

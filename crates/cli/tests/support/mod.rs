@@ -56,7 +56,12 @@ pub(crate) fn stanch(arguments: &[&str]) -> Ran {
 }
 
 /// Runs a command to its end, within [`PATIENCE`].
-pub(crate) fn output(mut command: Command) -> Output {
+pub(crate) fn output(command: Command) -> Output {
+    output_within(PATIENCE, command)
+}
+
+/// The same of a command that may take longer, or has to be done sooner.
+pub(crate) fn output_within(bound: Duration, mut command: Command) -> Output {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut child = Ending(child);
     let read = |mut pipe: Box<dyn Read + Send>| {
@@ -67,7 +72,8 @@ pub(crate) fn output(mut command: Command) -> Output {
     };
     let out = read(Box::new(child.0.stdout.take().unwrap()));
     let err = read(Box::new(child.0.stderr.take().unwrap()));
-    let status = wait_for("the end of a command", || child.0.try_wait().unwrap());
+    let status = wait_up_to(bound, || child.0.try_wait().unwrap());
+    let status = status.unwrap_or_else(|| panic!("the end of {command:?}: not within {bound:?}"));
     Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }
 }
 
