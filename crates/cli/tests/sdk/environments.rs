@@ -55,7 +55,8 @@ fn sources() -> PathBuf {
 fn python(kept: &Path, version: &str) -> Result<Sdk, String> {
     let name = format!("Python resonate-sdk {version}");
     let sources = sources();
-    let found = ran(Command::new("sh").arg(sources.join("python.sh")).arg(kept.join("python")))?;
+    let found = ran(Command::new("sh").arg(sources.join("python.sh")).arg(kept.join("python")))
+        .map_err(|why| format!("{name}: {why}"))?;
     let interpreter = PathBuf::from(found.trim());
     let requirements = sources.join(format!("python/requirements-{version}.txt"));
     let site = kept.join(format!("python-{version}-{}", digest(&[&requirements], &found)));
@@ -75,7 +76,7 @@ fn python(kept: &Path, version: &str) -> Result<Sdk, String> {
 
 fn typescript(kept: &Path, engine: &str) -> Result<Sdk, String> {
     let name = format!("TypeScript @resonatehq-sdk 0.11.5 {engine}");
-    let version = ran(Command::new("node").arg("--version"))?;
+    let version = ran(Command::new("node").arg("--version")).map_err(|why| format!("{name}: {why}"))?;
     let major = version.trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
     if major.is_none_or(|major| major < 20) {
         return Err(format!("{name}: Node 20 or later, and here is {version}"));
