@@ -7,7 +7,7 @@ use crate::storage::Watched;
 use base::{Millis, Timestamp};
 use server::App;
 use server::config::{
-    AgentSettings, ExecutorSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings,
+    AgentSettings, ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings,
 };
 use server::engine::{Engine, Env, OpenError, Opener, Readers, Writing};
 use server::keys::InitError;
@@ -91,7 +91,7 @@ impl Machine {
         std::fs::write(data.path().join("policy.toml"), POLICY)?;
         let agent = AgentSettings { name: "agent/acme".into(), role: "planning".into(), url: "http://agent".into() };
         let settings = Settings {
-            server: ServerSettings { bind: "127.0.0.1".into(), port: 0 },
+            server: ServerSettings { port: 0, ..ServerSettings::default() },
             platform: PlatformSettings {
                 topology: topology.display().to_string(),
                 directory: String::new(),
@@ -100,6 +100,7 @@ impl Machine {
             protocol: ProtocolSettings::default(),
             storage: StorageSettings::default(),
             executor: ExecutorSettings { start: false },
+            log: LogSettings::default(),
             agent: vec![agent],
         };
         let hooks = Hooks::default();

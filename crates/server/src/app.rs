@@ -5,6 +5,7 @@ use crate::config::Settings;
 use crate::engine::{Engine, Env};
 use crate::incidents::Registry;
 use crate::keys::Keys;
+use crate::limits::Traffic;
 use crate::platform::Platform;
 use crate::telemetry::Telemetry;
 use governance::policy::Policy;
@@ -37,6 +38,8 @@ pub struct App {
     pub way: Arc<dyn Way>,
     /// The incidents this process runs or ran.
     pub incidents: Registry,
+    /// What goes through the listener.
+    pub traffic: Traffic,
     /// The data directory.
     pub data: PathBuf,
 }

@@ -20,6 +20,9 @@ pub struct Settings {
     pub storage: StorageSettings,
     /// The executor that the server keeps running.
     pub executor: ExecutorSettings,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub log: LogSettings,
     /// Agents asked before the built-in ones, in order.
     #[serde(default)]
     pub agent: Vec<AgentSettings>,
@@ -33,6 +36,86 @@ pub struct ServerSettings {
     pub bind: String,
     /// Port; 0 = chosen by the kernel and printed.
     pub port: u16,
+    /// Bind an address that others can reach, although nobody has to say who they are.
+    pub insecure: bool,
+    /// Most open connections; one more is answered 503 and closed.
+    pub connections_max: u32,
+    /// Most requests that are answered at once; one more gets 503.
+    pub requests_in_flight_max: u32,
+    /// Requests a second of one client address; 0 = any number. More get 429.
+    pub requests_per_second: u32,
+    /// Requests that an address may make at once before that; 0 = those of a second.
+    pub request_burst: u32,
+    /// Time for the head of a request from its first byte, in milliseconds.
+    pub head_timeout_ms: u64,
+    /// Time for the body of a request, in milliseconds.
+    pub body_timeout_ms: u64,
+    /// Time without a request before a connection is closed, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Time that a client may read nothing of an answer that waits for it, in milliseconds.
+    pub write_timeout_ms: u64,
+    /// Time for requests in flight once the server is told to end, in milliseconds.
+    pub drain_ms: u64,
+    /// Time before that in which `/ready` already says so and everything else is still served, in milliseconds.
+    pub drain_notice_ms: u64,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogSettings {
+    /// How much: `error`, `warn`, `info`, `debug`, `trace`, or a list of `target=level`.
+    pub level: String,
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// Its name in files and flags.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings { level: "warn".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl Default for ServerSettings {
+    fn default() -> ServerSettings {
+        ServerSettings {
+            bind: "127.0.0.1".to_owned(),
+            port: 8_001,
+            insecure: false,
+            connections_max: 4_096,
+            requests_in_flight_max: 4_096,
+            requests_per_second: 0,
+            request_burst: 0,
+            head_timeout_ms: 10_000,
+            body_timeout_ms: 30_000,
+            idle_timeout_ms: 120_000,
+            write_timeout_ms: 30_000,
+            drain_ms: 10_000,
+            drain_notice_ms: 0,
+        }
+    }
 }
 
 /// `[platform]`
@@ -173,6 +256,12 @@ pub struct Flags {
     pub debug: bool,
     /// `--no-executor`
     pub no_executor: bool,
+    /// `--insecure`
+    pub insecure: bool,
+    /// `--log`
+    pub log: Option<String>,
+    /// `--log-format`
+    pub log_format: Option<LogFormat>,
 }
 
 /// One value of the effective configuration.
@@ -191,6 +280,17 @@ const CONFIG_BYTES_MAX: u64 = 1 << 20;
 const DEFAULTS: &[(&str, &str)] = &[
     ("server.bind", "127.0.0.1"),
     ("server.port", "8001"),
+    ("server.insecure", "false"),
+    ("server.connections_max", "4096"),
+    ("server.requests_in_flight_max", "4096"),
+    ("server.requests_per_second", "0"),
+    ("server.request_burst", "0"),
+    ("server.head_timeout_ms", "10000"),
+    ("server.body_timeout_ms", "30000"),
+    ("server.idle_timeout_ms", "120000"),
+    ("server.write_timeout_ms", "30000"),
+    ("server.drain_ms", "10000"),
+    ("server.drain_notice_ms", "0"),
     ("platform.topology", ""),
     ("platform.directory", ""),
     ("platform.policy", ""),
@@ -201,6 +301,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("storage.settled_in_memory", "50000"),
     ("storage.retention_hours", "0"),
     ("executor.start", "true"),
+    ("log.level", "warn"),
+    ("log.format", "text"),
 ];
 
 /// Reads the effective settings and their origins.
@@ -250,6 +352,9 @@ fn flag_values(flags: &Flags) -> Vec<(&'static str, String)> {
     values.extend(flags.protocol_profile.map(|profile| ("protocol.profile", profile.name().to_owned())));
     values.extend(flags.debug.then(|| ("protocol.debug", "true".to_owned())));
     values.extend(flags.no_executor.then(|| ("executor.start", "false".to_owned())));
+    values.extend(flags.insecure.then(|| ("server.insecure", "true".to_owned())));
+    values.extend(flags.log.clone().map(|level| ("log.level", level)));
+    values.extend(flags.log_format.map(|format| ("log.format", format.name().to_owned())));
     values
 }
 

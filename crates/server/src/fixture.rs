@@ -1,7 +1,7 @@
 //! A server for unit tests: real keys, store and policy in a temporary directory, under a clock that stands still.
 
 use crate::app::App;
-use crate::config::{ExecutorSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings};
+use crate::config::{ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings};
 use crate::engine::{self, Engine, Env, Writing};
 use crate::keys;
 use crate::serve::{Open, Outside, assemble};
@@ -53,11 +53,12 @@ impl Fixture {
         std::fs::write(&topology, TOPOLOGY).unwrap();
         let (directory, policy) = (String::new(), String::new());
         let settings = Settings {
-            server: ServerSettings { bind: "127.0.0.1".into(), port: 0 },
+            server: ServerSettings { port: 0, ..ServerSettings::default() },
             platform: PlatformSettings { topology: topology.display().to_string(), directory, policy },
             protocol: ProtocolSettings::default(),
             storage: StorageSettings::default(),
             executor: ExecutorSettings { start: false },
+            log: LogSettings::default(),
             agent: Vec::new(),
         };
         let directory = Directory::take(dir.path()).unwrap();

@@ -5,9 +5,10 @@ use crate::config::{self, Flags, Settings};
 use crate::engine::{self, Engine, Env};
 use crate::incidents::{self, Registry};
 use crate::keys::{self, InitError};
+use crate::limits::Traffic;
 use crate::platform::Platform;
 use crate::telemetry::Telemetry;
-use crate::{agents, evidence, groups, holds, promises, remediation, telemetry};
+use crate::{agents, evidence, groups, holds, listen, metrics, promises, remediation, telemetry};
 use axum::Router;
 use governance::policy::{Policy, Windows};
 use recovery::topology::Topology;
@@ -24,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 pub const SERVER_FILE: &str = "server.json";
 /// Name of the file in the data directory with the executor's process number.
 pub const EXECUTOR_FILE: &str = "executor.pid";
+/// How long the last writes, for which nobody waits any more, may take when the server ends.
+const FLUSH_WITHIN: Duration = Duration::from_secs(5);
 /// The pause before another executor is started.
 const EXECUTOR_AGAIN: Duration = Duration::from_millis(50);
 
@@ -72,6 +75,15 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    /// The address is one that others can reach.
+    #[error(
+        "{address} can be reached from other machines, and whoever reaches it may do everything: there is no \
+         authentication yet; --insecure (or insecure = true under [server]) binds it all the same"
+    )]
+    Public {
+        /// The address.
+        address: String,
+    },
     /// Serving failed.
     #[error("serving failed: {0}")]
     Serve(#[source] std::io::Error),
@@ -88,28 +100,46 @@ pub async fn serve(
     on_ready: impl FnOnce(&Ready),
 ) -> Result<(), ServeError> {
     let settings = check_files(data, flags)?;
+    let address = format!("{}:{}", settings.server.bind, settings.server.port);
+    let listen = |source| ServeError::Listen { address: address.clone(), source };
+    let addresses = resolve(&settings).await.map_err(listen)?;
+    check_reach(&addresses, &settings)?;
     keys::init(data)?;
     let app = open(data, settings, Env::real())?;
-    let address = format!("{}:{}", app.settings.server.bind, app.settings.server.port);
-    let listen = |source| ServeError::Listen { address: address.clone(), source };
-    let listener = TcpListener::bind(&address).await.map_err(listen)?;
+    let listener = TcpListener::bind(addresses.as_slice()).await.map_err(listen)?;
     let local = listener.local_addr().map_err(listen)?;
     let ready = ready(&app, local, data);
     evidence::record_policy(&app).await?;
     let router = router(&app, &ready.url);
-    let background = start_background(&app, &ready, stop.clone());
+    // What works by itself goes on until the last request is answered: answers may wait for it.
+    let ended = CancellationToken::new();
+    let background = start_background(&app, &ready, ended.clone());
     write_ready(data, &ready).map_err(ServeError::Serve)?;
     on_ready(&ready);
-    let served = axum::serve(listener, router).with_graceful_shutdown(soon(stop.clone())).into_future();
-    let outcome = tokio::select! {
-        served = served => served.map_err(ServeError::Serve),
-        // Streams of workers never end by themselves.
-        () = after(stop.clone(), Duration::from_millis(500)) => Ok(()),
-    };
-    stop.cancel();
+    listen::serve(listener, router, app.traffic.clone(), stop).await;
+    if tokio::time::timeout(FLUSH_WITHIN, app.engine.flush()).await.is_err() {
+        tracing::warn!("what nobody was answered yet could not be written in time");
+    }
+    ended.cancel();
     background.await;
     let _ = std::fs::remove_file(data.join(SERVER_FILE));
-    outcome
+    Ok(())
+}
+
+/// The addresses that the setting names.
+async fn resolve(settings: &Settings) -> std::io::Result<Vec<SocketAddr>> {
+    let (host, port) = (settings.server.bind.as_str(), settings.server.port);
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    if found.is_empty() { Err(std::io::ErrorKind::AddrNotAvailable.into()) } else { Ok(found) }
+}
+
+/// Refuses an address that others can reach, unless somebody took that upon them.
+fn check_reach(addresses: &[SocketAddr], settings: &Settings) -> Result<(), ServeError> {
+    let reachable = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
+    match reachable {
+        Some(address) if !settings.server.insecure => Err(ServeError::Public { address: address.ip().to_string() }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Reads everything that people wrote, before anything is made or changed.
@@ -177,9 +207,11 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
     let engine = (outside.open)(config, env.clone())?;
     let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;
     let platform = outside.platform.map(|see| see(topology.clone()));
+    let traffic = Traffic::new(env.clone(), settings.server.clone());
     Ok(App {
         env,
         engine,
+        traffic,
         keys,
         policy: Arc::new(policy),
         policy_text: policy_text.into(),
@@ -230,6 +262,7 @@ pub fn router(app: &App, url: &str) -> Router {
         .merge(remediation::routes(app.clone()))
         .merge(groups::routes(app.clone()))
         .merge(holds::routes(app.clone()))
+        .merge(metrics::routes(app))
 }
 
 fn ready(app: &App, local: SocketAddr, data: &Path) -> Ready {
@@ -305,16 +338,9 @@ fn spawn_executor(app: &App, url: &str) -> std::io::Result<tokio::process::Child
     command.arg("--topology").arg(&app.settings.platform.topology);
     let lease = windows(&app.policy, &app.topology).lease.step;
     command.args(["--lease-ms", &lease.0.to_string()]);
+    let log = &app.settings.log;
+    command.args(["--log", &log.level, "--log-format", log.format.name()]);
     tokio::process::Command::from(command).stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true).spawn()
-}
-
-async fn soon(stop: CancellationToken) {
-    stop.cancelled().await;
-}
-
-async fn after(stop: CancellationToken, time: Duration) {
-    stop.cancelled().await;
-    tokio::time::sleep(time).await;
 }
 
 #[cfg(test)]

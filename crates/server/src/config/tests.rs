@@ -44,10 +44,13 @@ fn every_flag_reaches_its_key() {
         protocol_profile: Some(ProtocolProfile::Resonate20260401),
         debug: true,
         no_executor: true,
+        insecure: true,
+        log: Some("debug".into()),
+        log_format: Some(LogFormat::Json),
     };
     let (settings, shown) = load_from(dir.path(), &flags, variables(&[])).unwrap();
     let expected = Settings {
-        server: ServerSettings { bind: "::1".into(), port: 7 },
+        server: ServerSettings { bind: "::1".into(), port: 7, insecure: true, ..ServerSettings::default() },
         platform: PlatformSettings { topology: "t.toml".into(), directory: "run".into(), policy: "p.toml".into() },
         protocol: ProtocolSettings {
             profile: ProtocolProfile::Resonate20260401,
@@ -56,13 +59,14 @@ fn every_flag_reaches_its_key() {
         },
         storage: StorageSettings::default(),
         executor: ExecutorSettings { start: false },
+        log: LogSettings { level: "debug".into(), format: LogFormat::Json },
         agent: Vec::new(),
     };
     assert_eq!(settings, expected);
-    let unflagged =
-        ["protocol.retry_ms", "protocol.attempts_max", "storage.settled_in_memory", "storage.retention_hours"];
-    let flagged = shown.iter().filter(|value| !unflagged.contains(&value.key.as_str()));
-    assert!(flagged.clone().count() > 5 && flagged.clone().all(|value| value.origin == "flag"), "{shown:?}");
+    let unflagged: Vec<_> = shown.iter().filter(|value| value.origin != "flag").map(|value| &value.key).collect();
+    let ends = |key: &String| key.ends_with("_max") || key.ends_with("_ms");
+    let limits = |key: &&String| ends(key) || key.starts_with("storage.") || key.contains(".request");
+    assert!(unflagged.iter().all(limits) && shown.len() > unflagged.len() + 8, "{unflagged:?}");
 }
 
 #[test]
@@ -79,6 +83,15 @@ fn each_profile_is_known_by_its_name_in_every_layer() {
             "{shown:?}"
         );
     }
+}
+
+#[test]
+fn what_is_shown_as_default_is_what_the_program_takes_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (settings, shown) = load_from(dir.path(), &Flags::default(), variables(&[])).unwrap();
+    assert_eq!((settings.server, settings.log), (ServerSettings::default(), LogSettings::default()));
+    assert!(shown.iter().all(|value| value.origin == "default"), "{shown:?}");
+    assert!(shown.iter().any(|value| value.key == "server.requests_in_flight_max"), "{shown:?}");
 }
 
 #[test]

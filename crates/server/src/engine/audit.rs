@@ -68,6 +68,7 @@ impl Core {
         for violation in found {
             if !self.audit.reasons.contains_key(&violation.id) {
                 tracing::error!(id = violation.id, invariant = violation.invariant.name(), "an invariant is violated");
+                self.meters.violated(violation.invariant);
                 self.memory.quarantine(&violation.id);
                 self.audit.reasons.insert(violation.id, format!("it violates {}", violation.invariant.name()));
             }

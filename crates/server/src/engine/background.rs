@@ -91,9 +91,9 @@ fn round(shared: &Shared, search_at: &mut Timestamp) -> Timestamp {
         return now.plus(GIVE_UP_EVERY);
     }
     let mut changed = core.tick(now, TICK_MAX);
-    changed |= core.deliver(now);
+    changed |= core.deliver(now, &shared.meters);
     if now >= *search_at {
-        changed |= core.give_up(now);
+        changed |= core.give_up(now, &shared.meters);
         *search_at = now.plus(GIVE_UP_EVERY);
     }
     let due = [core.memory.next_due(), core.delivery.next_due(), Some(*search_at)];

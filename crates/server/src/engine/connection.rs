@@ -1,6 +1,7 @@
 //! A worker's connection: what it is told, and what happens when it drops.
 
 use crate::engine::delivery::TooManyConnections;
+use crate::engine::meters::Delivery;
 use crate::engine::shared::Shared;
 use protocol::Message;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub struct Connection {
 impl Connection {
     pub(super) fn open(shared: &Arc<Shared>, group: &str, id: &str) -> Result<Connection, TooManyConnections> {
         let (line, frames) = shared.lock().delivery.connect(group, id)?;
+        shared.meters.streams.inc();
         // What waits for this worker is delivered now, not at the next retry.
         shared.stir.notify_one();
         Ok(Connection { shared: Arc::clone(shared), group: group.to_owned(), id: id.to_owned(), line, frames })
@@ -30,6 +32,7 @@ impl Connection {
             message = self.frames.recv() => message,
             () = self.shared.stopped.cancelled() => None,
         };
+        self.shared.meters.delivered(Delivery::Sent, usize::from(message.is_some()));
         if self.frames.is_empty() {
             // There is room again for what did not fit.
             self.shared.stir.notify_one();
@@ -40,6 +43,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.shared.meters.streams.dec();
         let held = {
             let mut core = self.shared.lock();
             core.delivery.disconnect(&self.group, self.line);

@@ -1,8 +1,10 @@
 //! What the engine's one mutex protects: live state, the open commit group, and how to take both back.
 
 use crate::engine::audit::Audit;
+use crate::engine::counts::Counts;
 use crate::engine::delivery::Delivery;
 use crate::engine::evidence::{Records, RecordsUndo};
+use crate::engine::meters::{self, Meters};
 use crate::engine::places::Places;
 use crate::engine::residence::Leaving;
 use crate::engine::{Entry, Guard, holds};
@@ -62,6 +64,8 @@ pub(super) struct Group {
     pub(super) batch: Batch,
     pub(super) undo: Vec<Undo>,
     pub(super) touched: HashSet<String>,
+    /// What the group changes in the counts of rows.
+    change: Counts,
 }
 
 pub(super) struct Core {
@@ -70,6 +74,7 @@ pub(super) struct Core {
     pub(super) delivery: Delivery,
     pub(super) health: Health,
     pub(super) audit: Audit,
+    pub(super) meters: Meters,
     /// Why writes are refused, for people.
     pub(super) trouble: Option<String>,
     config: Config,
@@ -84,6 +89,8 @@ pub(super) struct Core {
     pub(super) epoch: u64,
     durable: u64,
     durable_entries: u64,
+    /// Durable rows by state.
+    counts: Counts,
     committing_entries: u64,
     /// INVARIANT: for every row changed since the durable group, what it was before each of those groups.
     pub(super) overlay: HashMap<String, Images>,
@@ -99,6 +106,7 @@ impl Core {
             delivery: Delivery::default(),
             health: Health::Writable,
             audit: Audit::default(),
+            meters: Meters::default(),
             trouble: None,
             config,
             places: Places::default(),
@@ -109,6 +117,7 @@ impl Core {
             epoch: 1,
             durable: 0,
             durable_entries: 0,
+            counts: Counts::default(),
             committing_entries: 0,
             overlay: HashMap::new(),
             waiters: BTreeMap::new(),
@@ -125,6 +134,7 @@ impl Core {
         self.places = Places::default();
         self.leaving.clear();
         self.overlay.clear();
+        self.counts = Counts::of(contents.rows.iter().map(|(_, row)| row));
         let mut rows = Vec::with_capacity(contents.rows.len());
         for (seq, row) in contents.rows {
             self.next_seq = self.next_seq.max(seq + 1);
@@ -182,6 +192,7 @@ impl Core {
         self.open.undo.push(Undo::Protocol(staged.undo));
         for (id, previous) in staged.before {
             let Some(current) = self.memory.row(&id) else { continue };
+            self.open.change.change(previous.as_deref(), Some(&*current));
             let place = if previous.is_some() { self.places.get(&id) } else { None };
             let seq = place.unwrap_or_else(|| {
                 self.next_seq += 1;
@@ -265,6 +276,7 @@ impl Core {
     pub(super) fn empty(&mut self, now: Timestamp) {
         let places = std::mem::take(&mut self.places);
         self.open.batch.rows_gone.extend(places.all());
+        self.open.change = self.counts.negated();
         self.open.batch.schedules_gone.extend(self.memory.schedules().map(|schedule| schedule.id.clone()));
         self.open.batch.outbox_gone.extend(self.delivery.numbers());
         let memory = std::mem::take(&mut self.memory);
@@ -356,6 +368,17 @@ impl Core {
         self.durable_entries
     }
 
+    pub(super) fn profile(&self) -> protocol::Profile {
+        self.config.profile
+    }
+
+    /// Durable rows by state; what settled is known by its number, whether it is in memory or not.
+    pub(super) fn counts(&self) -> Counts {
+        let mut pending = self.counts;
+        self.committing.iter().chain([&self.open]).for_each(|group| pending.add(&group.change));
+        self.counts.with_all(&pending, self.places.len())
+    }
+
     pub(super) fn durable(&self) -> u64 {
         self.durable
     }
@@ -425,6 +448,7 @@ impl Core {
         let Some(group) = self.committing.take() else { return finished };
         self.durable = self.epoch - 1;
         self.durable_entries = self.committing_entries;
+        self.counts.add(&group.change);
         for id in group.touched {
             if let Some(images) = self.overlay.get_mut(&id) {
                 images.retain(|(epoch, _)| *epoch > self.durable);
@@ -486,18 +510,20 @@ impl Core {
     // ---- delivery
 
     /// Writes deliverable messages to connections; counts old ones as received. True if the outbox changed.
-    pub(super) fn deliver(&mut self, now: Timestamp) -> bool {
+    pub(super) fn deliver(&mut self, now: Timestamp, meters: &Meters) -> bool {
         if self.health != Health::Writable {
             return false;
         }
         let received = self.delivery.received(now);
+        meters.delivered(meters::Delivery::Received, received.len());
         self.delivery.pump(self.durable, now);
         self.retract(&received, now)
     }
 
     /// Gives up messages that nobody came for. True if the outbox changed.
-    pub(super) fn give_up(&mut self, now: Timestamp) -> bool {
+    pub(super) fn give_up(&mut self, now: Timestamp, meters: &Meters) -> bool {
         let given_up = self.delivery.give_up(now);
+        meters.delivered(meters::Delivery::GivenUp, given_up.len());
         self.retract(&given_up, now)
     }
 

@@ -35,6 +35,10 @@ enum Source {
     },
 }
 
+/// A measurement that began; for metrics and logs, never for decisions.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(std::time::Instant);
+
 /// The work was stopped, or panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the work was stopped")]
@@ -134,6 +138,13 @@ impl Env {
         Timestamp(self.floor.fetch_max(read, Ordering::AcqRel).max(read))
     }
 
+    /// Begins a measurement of real time, also where the clock is a test's.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the shell's clock")]
+    pub fn stopwatch(&self) -> Stopwatch {
+        Stopwatch(std::time::Instant::now())
+    }
+
     /// Raises the floor: no later answer of [`Env::now`] is earlier than `at`.
     pub fn not_before(&self, at: Timestamp) {
         self.floor.fetch_max(at.0, Ordering::AcqRel);
@@ -174,6 +185,20 @@ impl Env {
             }
         }
         Ok(out)
+    }
+}
+
+impl Stopwatch {
+    /// What has passed.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// What has passed, in seconds.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        self.elapsed().as_secs_f64()
     }
 }
 

@@ -10,12 +10,14 @@ mod background;
 mod connection;
 mod core;
 mod debug;
+mod counts;
 mod delivery;
 mod env;
 mod evidence;
 mod holds;
 mod places;
 mod residence;
+mod meters;
 mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,11 +29,13 @@ pub use connection::Connection;
 pub use delivery::{
     ACK_AFTER, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, DEAD_LETTERS_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
 };
-pub use env::{Env, Stopped};
+pub use counts::Counts;
+pub use env::{Env, Stopped, Stopwatch};
 pub(crate) use holds::UNDO_TAG;
 pub use holds::{ALL, Hold, hold_id};
 pub use residence::SETTLED_IN_MEMORY_MAX;
 pub use shared::{Opener, Readers, Writing};
+pub use meters::{Delivery, KINDS, Meters, STATUSES};
 
 use crate::engine::core::Core;
 use crate::engine::shared::{Life, Shared};
@@ -500,6 +504,24 @@ impl Engine {
     #[must_use]
     pub fn outbox_len(&self) -> usize {
         self.shared.lock().delivery.len()
+    }
+
+    /// Durable promises and tasks by state; costs the same however many there are.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.lock().counts()
+    }
+
+    /// The rule by which the versions of tasks rise.
+    #[must_use]
+    pub fn profile(&self) -> protocol::Profile {
+        self.shared.lock().profile()
+    }
+
+    /// What the engine counts while it works.
+    #[must_use]
+    pub fn meters(&self) -> &Meters {
+        &self.shared.meters
     }
 
     /// Waits until everything accepted so far is durable.

@@ -3,6 +3,7 @@
 use crate::engine::core::{Core, Finished, Health};
 use crate::engine::debug::Switch;
 use crate::engine::env::Env;
+use crate::engine::meters::Meters;
 use crate::engine::writer::Writer;
 use crate::engine::{Config, SubmitError, background};
 use base::Millis;
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     pub(super) stopped: CancellationToken,
     pub(super) env: Env,
     pub(super) reconnect_grace: Millis,
+    pub(super) meters: Meters,
     pub(super) debug: Switch,
     /// Reads single promises while the core is locked; never held for long.
     reader: Mutex<SqliteReader>,
@@ -69,6 +71,7 @@ pub(super) struct Life {
 
 impl Shared {
     pub(super) fn new(core: Core, readers: Readers, env: Env, config: &Config) -> Shared {
+        let meters = core.meters.clone();
         Shared {
             core: Mutex::new(core),
             group: Condvar::new(),
@@ -77,6 +80,7 @@ impl Shared {
             stopped: CancellationToken::new(),
             env,
             reconnect_grace: config.reconnect_grace.0,
+            meters,
             debug: Switch::new(config.debug),
             reader: Mutex::new(readers.single),
             searcher: Mutex::new(readers.whole),

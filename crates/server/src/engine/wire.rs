@@ -9,15 +9,20 @@ use protocol::{Address, Body, Create, FenceAction, Request, Response, TARGET};
 impl Engine {
     /// Answers one request of the wire protocol: the HTTP status and the body.
     pub async fn wire(&self, body: &[u8]) -> (u16, Vec<u8>) {
+        let (meters, began) = (&self.shared.meters, self.shared.env.stopwatch());
         let parsed = match wire::parse_request(body) {
             Ok(parsed) => parsed,
-            Err(bad) => return (400, wire::render_bad_request(&bad)),
+            Err(bad) => {
+                meters.answered(&bad.kind, 400, began);
+                return (400, wire::render_bad_request(&bad));
+            }
         };
         let refused = protocol::reserved_refusal(&parsed.request).or_else(|| unroutable_refusal(&parsed.request));
         let response = match refused {
             Some(refusal) => refusal,
             None => self.answer(&parsed).await.unwrap_or_else(|refused| self.unavailable(&refused)),
         };
+        meters.answered(&parsed.kind, response.status, began);
         (response.status, wire::render_response(&parsed, &response))
     }
 

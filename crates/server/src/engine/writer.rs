@@ -57,17 +57,21 @@ impl Writer {
 
     /// Commits one group and tells who waits for it; false if the store failed.
     fn commit(&mut self, batch: &Batch) -> bool {
+        let began = self.shared.env.stopwatch();
         let outcome = match self.store.as_mut() {
             Some(store) => store.commit(batch),
             None => Err(Error::Refused("the store is closed")),
         };
         if let Err(error) = outcome {
             tracing::error!(error = &error as &dyn std::error::Error, "a commit failed; writes are refused");
+            self.shared.meters.committed(began, None);
             self.explain(&error);
             self.fail();
             return false;
         }
-        self.announce(self.shared.lock().finish());
+        let finished = self.shared.lock().finish();
+        self.shared.meters.committed(began, Some(finished.durable.len()));
+        self.announce(finished);
         true
     }
 
