@@ -15,7 +15,7 @@ mod ratio;
 mod time;
 
 pub use causes::causes;
-pub use digest::Digest;
+pub use digest::{Digest, Hashing};
 pub use envelope::{Envelope, EnvelopeError, KeyId, PublicKey, STATEMENT_TYPE, SigningKey};
 pub use keyring::{Keyring, KeyringEntry, KeyringError, Role};
 pub use ratio::{Ratio, RatioError, parse_percent_ppm};

@@ -71,9 +71,17 @@ pub(crate) enum Command {
     #[cfg(feature = "lab")]
     #[command(subcommand, after_help = "Example:\n  stanch lab faults --fault hang --seeds 1-2")]
     Lab(LabCommand),
-    /// Check that a server's data directory is sound
+    /// Check that a server's data directory is sound, whether a server uses it or not
     #[command(after_help = "Example:\n  stanch doctor --data ./data")]
     Doctor(DoctorArgs),
+    /// Copy everything durable into one checked file, while the server runs or not
+    #[command(
+        after_help = "Examples:\n  stanch backup --data ./data --to stanch.backup\n  stanch backup --data ./data --to stanch.backup --with-keys\n  stanch backup --server http://127.0.0.1:8001 --to stanch.backup --json"
+    )]
+    Backup(BackupArgs),
+    /// Put a backup into an empty data directory
+    #[command(after_help = "Example:\n  stanch restore stanch.backup --data ./restored")]
+    Restore(RestoreArgs),
     /// The configuration in force
     #[command(subcommand, after_help = "Example:\n  stanch config show --data ./data")]
     Config(ConfigCommand),
@@ -321,6 +329,12 @@ pub(crate) struct ServeArgs {
     /// Start no executor
     #[arg(long)]
     pub(crate) no_executor: bool,
+    /// Bind an address that other machines reach, although whoever reaches it may do everything
+    #[arg(long)]
+    pub(crate) insecure: bool,
+    /// What it logs
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     /// End when standard input closes
     #[arg(long, hide = true)]
     pub(crate) lifeline: bool,
@@ -336,9 +350,32 @@ pub(crate) enum ProtocolProfile {
     Resonate20260401,
 }
 
+/// What a long-running process logs, to stderr.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct LogArgs {
+    /// How much to log: error, warn, info, debug (each request), trace, or a list such as `warn,server=debug` [default: warn]
+    #[arg(long = "log", value_name = "LEVEL", env = "STANCH_LOG")]
+    pub(crate) level: Option<String>,
+    /// How a line is written; json is one object a line [default: text]
+    #[arg(long = "log-format", value_enum, value_name = "FORMAT", env = "STANCH_LOG_FORMAT")]
+    pub(crate) format: Option<LogFormat>,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
 /// `stanch executor`
 #[derive(Debug, Args)]
 pub(crate) struct ExecutorArgs {
+    /// What it logs
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     /// Address of the server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
     pub(crate) server: String,
@@ -362,6 +399,9 @@ pub(crate) struct ExecutorArgs {
 /// `stanch supervise`
 #[derive(Debug, Args)]
 pub(crate) struct SuperviseArgs {
+    /// What it logs
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     /// The topology file
     pub(crate) file: PathBuf,
     /// Where it keeps sockets, logs and ledgers
@@ -375,6 +415,9 @@ pub(crate) struct SuperviseArgs {
 /// `stanch proxy`
 #[derive(Debug, Args)]
 pub(crate) struct ProxyArgs {
+    /// What it logs
+    #[command(flatten)]
+    pub(crate) log: LogArgs,
     /// The topology file
     pub(crate) file: PathBuf,
     /// The supervisor's directory
@@ -517,6 +560,39 @@ pub(crate) struct DoctorArgs {
     /// Which store
     #[command(flatten)]
     pub(crate) data: DataArgs,
+}
+
+/// `stanch backup`
+#[derive(Debug, Args)]
+pub(crate) struct BackupArgs {
+    /// The data directory (default: ~/.local/state/stanch/server)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Fetch it from a running server instead, without its keys
+    #[arg(long, value_name = "URL", conflicts_with_all = ["data", "with_keys"])]
+    pub(crate) server: Option<String>,
+    /// The file to write; it must not exist
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to: PathBuf,
+    /// Put the server's keys and policy in, too; whoever reads the file can then sign as this server
+    #[arg(long)]
+    pub(crate) with_keys: bool,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `stanch restore`
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The backup
+    pub(crate) file: PathBuf,
+    /// The data directory to make; it must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `stanch config`

@@ -45,14 +45,24 @@ const RECORDS_AT_ONCE: u64 = 256;
 /// # Errors
 /// The database cannot be read.
 pub fn altered(engine: &Engine) -> Result<Vec<String>, store::Error> {
+    altered_among(&engine.leaf_hashes(), |range| engine.entries(range))
+}
+
+/// Records that are no longer what these leaves say, or are not there.
+pub(crate) fn altered_among(
+    leaves: &[Digest],
+    read: impl Fn(std::ops::Range<u64>) -> Result<Vec<Vec<u8>>, store::Error>,
+) -> Result<Vec<String>, store::Error> {
     let mut found = Vec::new();
-    let leaves = engine.leaf_hashes();
-    let mut leaves = leaves.iter();
-    walk(engine, RECORDS_AT_ONCE, |index, record| {
-        if leaves.next().is_some_and(|leaf| governance::log::leaf_hash(&record) != *leaf) {
-            found.push(format!("evidence_altered: record {index} of the log"));
+    let at_once = usize::try_from(RECORDS_AT_ONCE).unwrap_or(1);
+    for (start, leaves) in (0..).step_by(at_once).zip(leaves.chunks(at_once)) {
+        let records = read(start..start + leaves.len() as u64)?;
+        for (place, (index, leaf)) in (start..).zip(leaves).enumerate() {
+            if records.get(place).is_none_or(|record| governance::log::leaf_hash(record) != *leaf) {
+                found.push(format!("evidence_altered: record {index} of the log"));
+            }
         }
-    })?;
+    }
     Ok(found)
 }
 

@@ -166,6 +166,27 @@ fn make_keys(data: &Path) -> Result<(), InitError> {
     sync(data)
 }
 
+/// Writes files into a data directory that has none of them: name, content, and whether only their owner may read them.
+///
+/// # Errors
+/// One that is there already, or cannot be written.
+pub(crate) fn put<'a>(
+    data: &Path,
+    files: impl Iterator<Item = (String, &'a [u8], bool)>,
+) -> Result<(), InitError> {
+    let folder = data.join(KEYS_FOLDER);
+    std::fs::create_dir(&folder).map_err(|source| unwritable(&folder, source))?;
+    for (name, bytes, is_secret) in files {
+        let path = data.join(name);
+        let mode = if is_secret { 0o600 } else { 0o644 };
+        let made = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
+        made.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .map_err(|source| unwritable(&path, source))?;
+    }
+    sync(&folder)?;
+    sync(data)
+}
+
 /// The keys of an initialized data directory.
 ///
 /// # Errors

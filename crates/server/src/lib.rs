@@ -6,6 +6,7 @@
 
 pub mod agents;
 mod app;
+pub mod backup;
 pub mod config;
 pub mod engine;
 mod evidence;
@@ -28,4 +29,5 @@ mod telemetry;
 
 pub use actuators::{control, input, process, proxy, supervisor, topology};
 pub use app::App;
+pub use store::Error as StoreError;
 pub use evidence::{altered as altered_records, record_policy};

@@ -8,7 +8,7 @@ use crate::keys::{self, InitError};
 use crate::limits::Traffic;
 use crate::platform::Platform;
 use crate::telemetry::Telemetry;
-use crate::{agents, evidence, groups, holds, listen, metrics, promises, remediation, telemetry};
+use crate::{agents, backup, evidence, groups, holds, listen, metrics, promises, remediation, telemetry};
 use axum::Router;
 use governance::policy::{Policy, Windows};
 use recovery::topology::Topology;
@@ -263,6 +263,7 @@ pub fn router(app: &App, url: &str) -> Router {
         .merge(groups::routes(app.clone()))
         .merge(holds::routes(app.clone()))
         .merge(metrics::routes(app))
+        .merge(backup::routes(app.clone()))
 }
 
 fn ready(app: &App, local: SocketAddr, data: &Path) -> Ready {

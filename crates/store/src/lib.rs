@@ -9,7 +9,7 @@ mod sqlite;
 
 pub use directory::{Directory, DirectoryError, create as create_directory};
 pub use obstacle::{Cause, Obstacle};
-pub use sqlite::{READER_ENTRIES_MAX, Sqlite, SqliteReader};
+pub use sqlite::{Carried, Copy, READER_ENTRIES_MAX, Sqlite, SqliteReader};
 
 use base::Digest;
 use std::path::PathBuf;
@@ -164,6 +164,26 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
+    /// The file cannot be read or written.
+    #[error("{obstacle}")]
+    File {
+        /// What stands in the way.
+        obstacle: Obstacle,
+        /// What the operating system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The file is damaged.
+    #[error("{} is damaged: {why}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite found.
+        why: String,
+    },
+    /// The file is a server's own, and what it logged beside it may be missing.
+    #[error("{} is the file of a server and no backup: what stood in the log beside it is not in it", .0.display())]
+    NoCopy(PathBuf),
     /// Another program reads the database and does not let go of it.
     #[error("another program holds {} open in a transaction; end it and start again", .0.display())]
     Held(PathBuf),

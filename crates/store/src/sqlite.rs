@@ -1,10 +1,13 @@
 //! SQLite as the store: write-ahead log, full sync, one writer, a checkpointer and readers beside it.
 
+mod backup;
 mod rows;
 mod schedules;
 mod schema;
 #[cfg(test)]
 mod tests;
+
+pub use backup::{Carried, Copy};
 
 use crate::{Batch, Contents, Directory, EntryHead, Error, Obstacle, ScopeLease, Store, StoredEntry};
 use base::Digest;
@@ -88,6 +91,17 @@ impl Sqlite {
     /// The file cannot be read or holds a row that makes no sense.
     pub fn load_all(&mut self) -> Result<Contents, Error> {
         read_contents(&self.connection, rows::Which::All)
+    }
+
+    /// A reader of what a data directory holds, without taking it.
+    ///
+    /// # Errors
+    /// There is no database, or it cannot be opened.
+    pub fn reader_of(directory: &Path) -> Result<SqliteReader, Error> {
+        let path = directory.join(FILE_NAME);
+        let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(SqliteReader { connection })
     }
 
     /// A reader of what this store has committed.

@@ -1,5 +1,6 @@
 //! One module per command.
 
+mod backup;
 mod evidence;
 mod follow;
 mod group;
@@ -45,6 +46,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         #[cfg(feature = "lab")]
         Command::Lab(crate::args::LabCommand::Faults(args)) => Box::pin(lab::faults(args)).await,
         Command::Doctor(args) => store::doctor(&args.data),
+        Command::Backup(args) => Box::pin(backup::backup(args)).await,
+        Command::Restore(args) => backup::restore(&args),
         Command::Config(ConfigCommand::Show(args)) => store::config(&args),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "stanch", &mut std::io::stdout());

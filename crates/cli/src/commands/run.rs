@@ -2,22 +2,25 @@
 
 use super::signals::Signals;
 use super::{TOPOLOGY, data_dir};
-use crate::args::{self, ExecutorArgs, ProxyArgs, ServeArgs, SuperviseArgs};
+use crate::args::{self, ExecutorArgs, LogArgs, ProxyArgs, ServeArgs, SuperviseArgs};
 use crate::failure::Failure;
 use base::Millis;
 use rustix::fd::AsFd as _;
-use server::config::{Flags, ProtocolProfile};
+use server::config::{self, Flags, LogFormat, LogSettings, ProtocolProfile};
 use server::keys::InitError;
 use server::remediation::executor::{self, ExecutorError, ExecutorOptions};
 use server::serve::{Ready, ServeError};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// `stanch serve`
 pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
-    logs();
     let data = data_dir(args.data.data.clone(), "server")?;
     refuse_long_files_instead_of_dying();
+    raise_descriptor_limit();
     let flags = Flags {
         bind: args.bind,
         port: args.port,
@@ -27,7 +30,12 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         protocol_profile: args.protocol_profile.map(profile),
         debug: args.debug,
         no_executor: args.no_executor,
+        insecure: args.insecure,
+        log: args.log.level.clone(),
+        log_format: args.log.format.map(Into::into),
     };
+    let (settings, _) = config::load(&data, &flags).map_err(|error| refused(ServeError::Config(error), &data))?;
+    logs(&settings.log)?;
     let json = args.data.json;
     let announce = move |ready: &Ready| {
         if json {
@@ -59,7 +67,7 @@ fn profile(named: args::ProtocolProfile) -> ProtocolProfile {
 /// Why a server did not start: a file of somebody's is theirs to correct, everything else is the machine's or ours.
 fn refused(error: ServeError, data: &Path) -> Failure {
     let unusable = match &error {
-        ServeError::Config(_) | ServeError::Topology(_) => true,
+        ServeError::Config(_) | ServeError::Topology(_) | ServeError::Public { .. } => true,
         ServeError::Init(error) => {
             use InitError::{InUse, Keyring, Random, Unwritable};
             !matches!(error, InUse(_) | Unwritable { .. } | Random(_) | Keyring(_))
@@ -67,6 +75,11 @@ fn refused(error: ServeError, data: &Path) -> Failure {
         _ => false,
     };
     let next = match &error {
+        ServeError::Public { .. } => {
+            "stanch serve --bind 127.0.0.1, with a proxy before it that knows who may ask; or --insecure where nobody \
+             else can reach it"
+                .to_owned()
+        }
         ServeError::Listen { .. } => "stanch serve --port 0, which takes a free port and prints it".to_owned(),
         ServeError::Config(_) => {
             format!("correct {}, then stanch config show --data {}", data.join("config.toml").display(), data.display())
@@ -86,7 +99,7 @@ fn refused(error: ServeError, data: &Path) -> Failure {
 
 /// `stanch executor`
 pub(crate) async fn executor(args: ExecutorArgs) -> Result<u8, Failure> {
-    logs();
+    logs(&told(&args.log))?;
     let missing = |what: &str| Failure::usage(format!("an executor needs --{what}")).next("stanch executor --help");
     let topology = args.topology.ok_or_else(|| missing("topology"))?;
     let options = ExecutorOptions {
@@ -112,14 +125,15 @@ pub(crate) async fn executor(args: ExecutorArgs) -> Result<u8, Failure> {
 
 /// `stanch supervise`
 pub(crate) async fn supervise(args: SuperviseArgs) -> Result<u8, Failure> {
-    logs();
+    let log = told(&args.log);
+    logs(&log)?;
     let file = absolute(Some(args.file))?.unwrap_or_default();
     let dir = absolute(Some(args.data))?.unwrap_or_default();
     let options = server::supervisor::Options {
         topology_file: file.clone(),
         dir,
         exe: std::env::current_exe()?,
-        proxy_command: ["{self}", "proxy", "--data", "{data}"]
+        proxy_command: ["{self}", "proxy", "--data", "{data}", "--log", &log.level, "--log-format", log.format.name()]
             .map(str::to_owned)
             .into_iter()
             .chain([file.display().to_string()])
@@ -135,7 +149,7 @@ pub(crate) async fn supervise(args: SuperviseArgs) -> Result<u8, Failure> {
 
 /// `stanch proxy`
 pub(crate) async fn proxy(args: ProxyArgs) -> Result<u8, Failure> {
-    logs();
+    logs(&told(&args.log))?;
     let options =
         server::proxy::Options { dir: args.data.clone(), topology: super::topology(&args.file)?, lifeline: true };
     server::proxy::run(options).await.map_err(|error| Failure::internal(error.to_string()))?;
@@ -155,15 +169,53 @@ fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>, Failure> {
         .transpose()
 }
 
-/// Logs to stderr; `STANCH_LOG` chooses how much.
-pub(crate) fn logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("STANCH_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    // A second call, in a test's process, changes nothing.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+/// Each connection takes a descriptor: as many as this user may have, not as many as a shell grants by itself.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // What cannot be raised stays: connections beyond it are refused one by one.
+    let _ = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }
 
-/// Cancelled by SIGINT or SIGTERM.
+impl From<args::LogFormat> for LogFormat {
+    fn from(format: args::LogFormat) -> LogFormat {
+        match format {
+            args::LogFormat::Text => LogFormat::Text,
+            args::LogFormat::Json => LogFormat::Json,
+        }
+    }
+}
+
+/// What a process without a configuration of its own was told to log.
+fn told(args: &LogArgs) -> LogSettings {
+    let settings = LogSettings::default();
+    LogSettings {
+        level: args.level.clone().unwrap_or(settings.level),
+        format: args.format.map_or(settings.format, Into::into),
+    }
+}
+
+/// Logs to stderr from now on.
+fn logs(settings: &LogSettings) -> Result<(), Failure> {
+    let wrong = |why: &str| {
+        Failure::usage(format!("log level `{}`: {why}", settings.level)).next("stanch serve --log info")
+    };
+    // WHY: the library below takes any other word for the name of a target, and shows nothing.
+    let is_level = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    if !settings.level.split(',').all(is_level) {
+        return Err(wrong("error, warn, info, debug, trace, off, or a list of target=level"));
+    }
+    let filter = EnvFilter::try_new(&settings.level).map_err(|error| wrong(&error.to_string()))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second call, in a test's process, changes nothing.
+    let _ = match settings.format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder.json().try_init(),
+    };
+    Ok(())
+}
+
+/// Cancelled by SIGINT or SIGTERM. Another one after it ends the process at once: what was answered is on disk.
 fn signalled() -> CancellationToken {
     let stop = CancellationToken::new();
     let signalled = stop.clone();
@@ -172,6 +224,10 @@ fn signalled() -> CancellationToken {
         let Ok(mut signals) = Signals::watch() else { return };
         signals.any().await;
         signalled.cancel();
+        let failure = signals.any().await.failure("what was in flight was cut off");
+        let exit = failure.exit;
+        let _ = failure.report();
+        std::process::exit(exit.into());
     });
     stop
 }

@@ -26,7 +26,7 @@ pub(crate) fn init(args: &DataArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Opens the store, which checks every invariant, and says what it found. Exit 3 on a violation.
+/// Opens the store, or looks at it beside the server that uses it; says what it found. Exit 3 on a violation.
 pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
     let data = data_dir(args.data.clone(), "server")?;
     if !data.join("stanch.db").exists() && !has_database(&data) {
@@ -37,19 +37,19 @@ pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
         Ok(engine) => {
             let altered = server::altered_records(&engine).map_err(anyhow::Error::from)?;
             let found = [engine.violations(), altered].concat();
-            report(args, &found, engine.log_size())
+            report(args, &found, engine.log_size(), false)
         }
-        Err(engine::OpenError::Violations(violations)) => report(args, &violations, 0),
-        Err(error) => {
-            let next = error.is_in_use().then(|| {
-                format!(
-                    "end that process, then `stanch doctor --data {}`; a server checks the same when it starts",
-                    data.display()
-                )
-            });
-            Err(Failure { exit: 3, message: format!("{:#}", anyhow::Error::from(error)), next })
+        Err(engine::OpenError::Violations(violations)) => report(args, &violations, 0, false),
+        Err(error) if error.is_in_use() => {
+            let (found, entries) = server::backup::inspect(&data).map_err(unreadable)?;
+            report(args, &found, entries, true)
         }
+        Err(error) => Err(unreadable(error)),
     }
+}
+
+fn unreadable(error: impl Into<anyhow::Error>) -> Failure {
+    Failure { exit: 3, message: format!("{:#}", error.into()), next: None }
 }
 
 fn has_database(data: &std::path::Path) -> bool {
@@ -59,14 +59,17 @@ fn has_database(data: &std::path::Path) -> bool {
         .any(|file| file.path().extension().is_some_and(|extension| extension == "db" || extension == "sqlite"))
 }
 
-fn report(args: &DataArgs, violations: &[String], entries: u64) -> Result<u8, Failure> {
+fn report(args: &DataArgs, violations: &[String], entries: u64, in_use: bool) -> Result<u8, Failure> {
     if args.json {
         out!(
             "{}",
-            serde_json::json!({ "ok": violations.is_empty(), "violations": violations, "log_entries": entries })
+            serde_json::json!({
+                "ok": violations.is_empty(), "violations": violations, "log_entries": entries, "in_use": in_use,
+            })
         );
     } else if violations.is_empty() {
-        out!("every invariant of the protocol holds; {entries} records in the evidence log, none altered");
+        let beside = if in_use { "; looked at beside the server that uses it" } else { "" };
+        out!("every invariant of the protocol holds; {entries} records in the evidence log, none altered{beside}");
     } else {
         for violation in violations {
             out!("VIOLATED {violation}");

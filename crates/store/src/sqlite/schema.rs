@@ -87,6 +87,17 @@ pub(super) fn prepare_as_of(connection: &mut Connection, version: usize) -> Resu
     Migrations::from_slice(STEPS).to_version(connection, version)
 }
 
+/// Refuses what [`examine`] refuses, and a file in which nothing of ours was ever made; answers its version.
+pub(super) fn require(connection: &Connection, path: &Path) -> Result<i64, Error> {
+    examine(connection, path)?;
+    let version: i64 = connection.query_row("PRAGMA user_version", (), |row| row.get(0))?;
+    if version == 0 {
+        return Err(Error::Foreign(path.to_owned()));
+    }
+    examine_as_is(connection, path)?;
+    Ok(version)
+}
+
 fn is_not_a_database(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase)
 }
