@@ -7,7 +7,8 @@ use crate::storage::Watched;
 use base::{Millis, Timestamp};
 use server::App;
 use server::config::{
-    AgentSettings, ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings,
+    AgentSettings, ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings,
+    StorageSettings,
 };
 use server::engine::{Engine, Env, OpenError, Opener, Readers, Writing};
 use server::keys::InitError;

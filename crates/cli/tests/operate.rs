@@ -230,10 +230,7 @@ fn a_backup_of_a_busy_server_holds_what_was_acknowledged_and_a_killed_one_leaves
         // Killed at one instant after the other, from before its first write to after its last.
         for delay in (0..).step_by(4) {
             let to = path("killed");
-            let mut running = Running::of(
-                program(&["backup", "--data", text(&data), "--to", text(&to)]),
-                dir.path(),
-            );
+            let mut running = Running::of(program(&["backup", "--data", text(&data), "--to", text(&to)]), dir.path());
             std::thread::park_timeout(Duration::from_millis(delay));
             running.signal(Signal::KILL);
             let whole = running.ended() == Some(0);

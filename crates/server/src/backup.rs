@@ -215,7 +215,9 @@ impl Drop for Part {
 /// The name of something in a directory; `None`: it is empty, or not there.
 fn first_in(data: &Path) -> Result<Option<String>, BackupError> {
     match std::fs::read_dir(data) {
-        Ok(mut entries) => Ok(entries.find_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned())),
+        Ok(mut entries) => {
+            Ok(entries.find_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(blocked(data, source)),
     }

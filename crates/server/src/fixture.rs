@@ -1,7 +1,9 @@
 //! A server for unit tests: real keys, store and policy in a temporary directory, under a clock that stands still.
 
 use crate::app::App;
-use crate::config::{ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings};
+use crate::config::{
+    ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings,
+};
 use crate::engine::{self, Engine, Env, Writing};
 use crate::keys;
 use crate::serve::{Open, Outside, assemble};

@@ -170,10 +170,7 @@ fn make_keys(data: &Path) -> Result<(), InitError> {
 ///
 /// # Errors
 /// One that is there already, or cannot be written.
-pub(crate) fn put<'a>(
-    data: &Path,
-    files: impl Iterator<Item = (String, &'a [u8], bool)>,
-) -> Result<(), InitError> {
+pub(crate) fn put<'a>(data: &Path, files: impl Iterator<Item = (String, &'a [u8], bool)>) -> Result<(), InitError> {
     let folder = data.join(KEYS_FOLDER);
     std::fs::create_dir(&folder).map_err(|source| unwritable(&folder, source))?;
     for (name, bytes, is_secret) in files {

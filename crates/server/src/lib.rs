@@ -29,5 +29,5 @@ mod telemetry;
 
 pub use actuators::{control, input, process, proxy, supervisor, topology};
 pub use app::App;
-pub use store::Error as StoreError;
 pub use evidence::{altered as altered_records, record_policy};
+pub use store::Error as StoreError;

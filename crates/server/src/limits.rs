@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio_util::sync::CancellationToken;
 
@@ -26,6 +27,8 @@ struct Inner {
     buckets: Mutex<HashMap<IpAddr, Bucket>>,
     /// The server is told to end.
     ending: CancellationToken,
+    /// The same for each request to look at: a token takes a lock.
+    is_ending: AtomicBool,
     /// It takes no connection any more.
     draining: CancellationToken,
     connections: Gauge,
@@ -90,6 +93,7 @@ impl Traffic {
             settings,
             buckets: Mutex::default(),
             ending: CancellationToken::new(),
+            is_ending: AtomicBool::new(false),
             draining: CancellationToken::new(),
             connections: Gauge::default(),
             in_flight: Gauge::default(),
@@ -109,6 +113,7 @@ impl Traffic {
 
     /// From now on the server is not ready, its event streams end, and it takes no new ones.
     pub fn notify(&self) {
+        self.0.is_ending.store(true, Ordering::Release);
         self.0.ending.cancel();
     }
 
@@ -121,7 +126,7 @@ impl Traffic {
     /// Whether the server is told to end.
     #[must_use]
     pub fn is_ending(&self) -> bool {
-        self.0.ending.is_cancelled()
+        self.0.is_ending.load(Ordering::Acquire)
     }
 
     pub(crate) fn ending(&self) -> &CancellationToken {

@@ -144,9 +144,8 @@ async fn connection(
 impl Served {
     /// Answers one request, if the limits let it.
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let began = tracing::enabled!(tracing::Level::DEBUG).then(|| {
-            (self.traffic.env().stopwatch(), request.method().clone(), request.uri().path().to_owned())
-        });
+        let began = tracing::enabled!(tracing::Level::DEBUG)
+            .then(|| (self.traffic.env().stopwatch(), request.method().clone(), request.uri().path().to_owned()));
         let answer = match self.admit(&request) {
             Ok(counted) => {
                 let answer = self.routed(request).await;

@@ -112,8 +112,7 @@ fn requests(encoder: &mut DescriptorEncoder<'_>, meters: &Meters) -> Encoded {
     }
     let help = "Time to answer a request, its commit included";
     let unit = Some(&Unit::Seconds);
-    let mut family =
-        encoder.encode_descriptor("stanch_request_duration", help, unit, MetricType::Histogram)?;
+    let mut family = encoder.encode_descriptor("stanch_request_duration", help, unit, MetricType::Histogram)?;
     for (kind, counts) in meters.kinds().filter(|(_, kind)| kind.answered.iter().any(|counter| counter.get() > 0)) {
         counts.seconds.encode(family.encode_family(&[("kind", kind)])?)?;
     }

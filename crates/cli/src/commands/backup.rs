@@ -80,14 +80,20 @@ fn refused(error: BackupError, file: &Path) -> Failure {
         BackupError::Missing(_) => {
             (2, "stanch backup --data DIR, with the directory that `stanch serve` uses".to_owned())
         }
-        BackupError::NotEmpty { .. } => (2, format!("stanch restore {} --data NEW, an empty directory", file.display())),
+        BackupError::NotEmpty { .. } => {
+            (2, format!("stanch restore {} --data NEW, an empty directory", file.display()))
+        }
         BackupError::InUse(_) => (1, "the same command again once that one is done".to_owned()),
-        BackupError::File { .. } | BackupError::Keys(_) => (1, "the same command again, once that is mended".to_owned()),
+        BackupError::File { .. } | BackupError::Keys(_) => {
+            (1, "the same command again, once that is mended".to_owned())
+        }
         BackupError::Unsound { .. } => (3, "stanch doctor --data DIR on the data directory it came from".to_owned()),
         BackupError::Store(store) => {
             use server::StoreError::{Damaged, Foreign, Newer, NoCopy, Older};
             match store {
-                Newer { .. } => (2, "the same command with the version of stanch that wrote it, or a newer one".to_owned()),
+                Newer { .. } => {
+                    (2, "the same command with the version of stanch that wrote it, or a newer one".to_owned())
+                }
                 Older { .. } => (2, "the same command with the version of stanch that wrote it".to_owned()),
                 NoCopy(_) => (2, "stanch backup --data DIR --to FILE, with the directory it lies in".to_owned()),
                 Damaged { .. } => (3, "another backup; nobody should rely on this one".to_owned()),

@@ -197,9 +197,8 @@ fn told(args: &LogArgs) -> LogSettings {
 
 /// Logs to stderr from now on.
 fn logs(settings: &LogSettings) -> Result<(), Failure> {
-    let wrong = |why: &str| {
-        Failure::usage(format!("log level `{}`: {why}", settings.level)).next("stanch serve --log info")
-    };
+    let wrong =
+        |why: &str| Failure::usage(format!("log level `{}`: {why}", settings.level)).next("stanch serve --log info");
     // WHY: the library below takes any other word for the name of a target, and shows nothing.
     let is_level = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
     if !settings.level.split(',').all(is_level) {

@@ -9,15 +9,15 @@ mod audit;
 mod background;
 mod connection;
 mod core;
-mod debug;
 mod counts;
+mod debug;
 mod delivery;
 mod env;
 mod evidence;
 mod holds;
+mod meters;
 mod places;
 mod residence;
-mod meters;
 mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -26,16 +26,16 @@ mod writer;
 
 pub use audit::QUARANTINED_MAX;
 pub use connection::Connection;
+pub use counts::Counts;
 pub use delivery::{
     ACK_AFTER, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, DEAD_LETTERS_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
 };
-pub use counts::Counts;
 pub use env::{Env, Stopped, Stopwatch};
 pub(crate) use holds::UNDO_TAG;
 pub use holds::{ALL, Hold, hold_id};
+pub use meters::{Delivery, KINDS, Meters, STATUSES};
 pub use residence::SETTLED_IN_MEMORY_MAX;
 pub use shared::{Opener, Readers, Writing};
-pub use meters::{Delivery, KINDS, Meters, STATUSES};
 
 use crate::engine::core::Core;
 use crate::engine::shared::{Life, Shared};

@@ -71,7 +71,8 @@ async fn the_page_explains_what_is_exposed_and_nothing_else() {
         let (name, unit) = word.split_once(' ').unwrap();
         assert!(name.ends_with(unit), "{name} does not end in its unit");
     }
-    for result in Delivery::ALL.map(Delivery::name).into_iter().chain(crate::limits::Refusal::ALL.map(|why| why.name())) {
+    for result in Delivery::ALL.map(Delivery::name).into_iter().chain(crate::limits::Refusal::ALL.map(|why| why.name()))
+    {
         assert!(page.contains(&format!("`{result}`")), "the page does not explain `{result}`");
     }
 }
@@ -83,7 +84,8 @@ async fn what_happens_is_counted() {
     let router = routes(&fixture.app).merge(crate::promises::routes(engine.clone(), "http://x"));
     let before = fetch(&router, "/metrics").await;
     assert_eq!(value(&before, r#"stanch_invariant_violations_total{invariant="orphan_tasks"}"#), 0.0);
-    let create = |id: &str, tags: &str| format!(r#"{{"id":"{id}","timeoutAt":9000000000000,"param":{{}},"tags":{tags}}}"#);
+    let create =
+        |id: &str, tags: &str| format!(r#"{{"id":"{id}","timeoutAt":9000000000000,"param":{{}},"tags":{tags}}}"#);
     let worker = engine.subscribe("w", "1").unwrap();
     for id in ["a", "b", "c"] {
         let target = if id == "c" { r#"{"resonate:target":"poll://any@w/1"}"# } else { "{}" };
@@ -115,7 +117,8 @@ async fn what_happens_is_counted() {
         assert_eq!(value(&text, sample), expected, "{sample}");
     }
     assert!(value(&text, "stanch_commit_group_size_sum") >= 4.0, "{text}");
-    for busy in ["stanch_process_resident_memory_bytes", "stanch_process_cpu_seconds_total", "stanch_process_open_fds"] {
+    for busy in ["stanch_process_resident_memory_bytes", "stanch_process_cpu_seconds_total", "stanch_process_open_fds"]
+    {
         assert!(value(&text, busy) > 0.0, "{busy}");
     }
     drop(worker);

@@ -66,7 +66,12 @@ impl Sqlite {
         }
         whole(&connection, path)?;
         let carried = if has_carried(&connection)? { names(&connection)? } else { Vec::new() };
-        Ok(Copy { contents: read_contents(&connection, rows::Which::All)?, reader: SqliteReader { connection }, format, carried })
+        Ok(Copy {
+            contents: read_contents(&connection, rows::Which::All)?,
+            reader: SqliteReader { connection },
+            format,
+            carried,
+        })
     }
 
     /// Takes the files that a copy carries out of it; it holds nothing of them afterwards.
