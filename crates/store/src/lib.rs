@@ -11,7 +11,7 @@ pub use directory::{Directory, DirectoryError, create as create_directory};
 pub use obstacle::{Cause, Obstacle};
 pub use sqlite::{Carried, Copy, READER_ENTRIES_MAX, Sqlite, SqliteReader};
 
-use base::Digest;
+use base::{Digest, Timestamp};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -45,6 +45,10 @@ pub struct Batch {
     pub outbox: Vec<(u64, protocol::Message)>,
     /// Sequence numbers of messages that were delivered, replaced or given up.
     pub outbox_gone: Vec<u64>,
+    /// Messages that are given up from now on, by the sequence number they had in the outbox.
+    pub dead: Vec<(u64, DeadLetter)>,
+    /// Sequence numbers of dead letters that are sent again or forgotten.
+    pub dead_gone: Vec<u64>,
     /// Evidence, in log order.
     pub entries: Vec<StoredEntry>,
     /// Content by digest; storing the same content twice is not an error.
@@ -55,6 +59,21 @@ pub struct Batch {
     pub leases_gone: Vec<String>,
     /// Small facts by key.
     pub meta: Vec<(String, Vec<u8>)>,
+}
+
+/// A message that was given up, with what is known of why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The message.
+    pub message: Arc<protocol::Message>,
+    /// How often it was sent.
+    pub attempts: u32,
+    /// What the last attempt ended with, or why there was none.
+    pub error: String,
+    /// When it was queued.
+    pub since: Timestamp,
+    /// When it was given up.
+    pub dead_at: Timestamp,
 }
 
 /// One record of the evidence log.
@@ -109,6 +128,9 @@ pub struct Contents {
     pub schedules: Vec<protocol::Schedule>,
     /// Messages still to be delivered.
     pub outbox: Vec<(u64, protocol::Message)>,
+    /// Messages that were given up, by the sequence number they had in the outbox. One whose promise is no longer
+    /// stored is not among them: there is nothing left to send.
+    pub dead: Vec<(u64, DeadLetter)>,
     /// The evidence log without its bytes, in order.
     pub entries: Vec<EntryHead>,
     /// Scope leases in force.

@@ -287,13 +287,16 @@ fn read_contents(connection: &Connection, which: rows::Which) -> Result<Contents
     // One read transaction, so that all tables are of the same moment.
     let snapshot = connection.unchecked_transaction()?;
     let rows::Found { rows: stored, cold, newest } = rows::read(&snapshot, which)?;
-    let outbox = rows::read_outbox(&snapshot, &stored, &cold)?;
+    let mut promises = rows::Promises::of(&snapshot, &stored, &cold);
+    let outbox = rows::read_outbox(&snapshot, &mut promises)?;
+    let dead = rows::read_dead(&snapshot, &mut promises)?;
     Ok(Contents {
         rows: stored,
         cold,
         newest,
         schedules: schedules::read(&snapshot)?,
         outbox,
+        dead,
         entries: read_heads(&snapshot)?,
         leases: read_leases(&snapshot)?,
         meta: read_meta(&snapshot)?,

@@ -1,7 +1,7 @@
 //! Promises, tasks and the outbox as rows of columns.
 
 use super::{from_sql, to_sql};
-use crate::{Batch, Error};
+use crate::{Batch, DeadLetter, Error};
 use base::{Millis, Timestamp};
 use protocol::{Message, Promise, PromiseState, Row, Task, TaskState, Value};
 use rusqlite::types::{FromSql, ValueRef};
@@ -45,13 +45,33 @@ pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), 
     }
     for (seq, message) in &batch.outbox {
         let sql = "INSERT INTO outbox (seq, kind, id, address, version) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let (kind, id, version) = match message {
-            Message::Execute { task_id, version, .. } => (EXECUTE, task_id, Some(to_sql(*version)?)),
-            Message::Unblock { promise, .. } => (UNBLOCK, &promise.id, None),
-        };
+        let (kind, id, version) = columns(message)?;
         transaction.prepare_cached(sql)?.execute(params![to_sql(*seq)?, kind, id, message.address(), version])?;
     }
+    write_dead(transaction, batch)
+}
+
+fn write_dead(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Error> {
+    for seq in &batch.dead_gone {
+        transaction.prepare_cached("DELETE FROM dead_letters WHERE seq = ?1")?.execute(params![to_sql(*seq)?])?;
+    }
+    for (seq, DeadLetter { message, attempts, error, since, dead_at }) in &batch.dead {
+        let sql = "INSERT INTO dead_letters (seq, kind, id, address, version, attempts, error, since, dead_at)
+          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        let (kind, id, version) = columns(message)?;
+        let address = message.address();
+        let values = params![to_sql(*seq)?, kind, id, address, version, attempts, error, since.0, dead_at.0];
+        transaction.prepare_cached(sql)?.execute(values)?;
+    }
     Ok(())
+}
+
+/// The kind of a message, what it is about, and the version it offers.
+fn columns(message: &Message) -> Result<(&'static str, &str, Option<i64>), Error> {
+    Ok(match message {
+        Message::Execute { task_id, version, .. } => (EXECUTE, task_id, Some(to_sql(*version)?)),
+        Message::Unblock { promise, .. } => (UNBLOCK, &promise.id, None),
+    })
 }
 
 fn put(transaction: &Transaction<'_>, seq: u64, row: &Row) -> Result<(), Error> {
@@ -248,52 +268,80 @@ fn read_task(mut fields: Fields<'_, '_>, id: &str) -> Result<Task, Error> {
     Ok(Task { id: id.to_owned(), state, version, resumes, ttl, pid, retry_at, lease_at, attempts, reason })
 }
 
-/// Reads the outbox; an unblock takes its promise from the rows, where it can no longer change.
-pub(super) fn read_outbox(
-    connection: &Connection,
-    rows: &[(u64, Row)],
-    cold: &[(u64, String)],
-) -> Result<Vec<(u64, Message)>, Error> {
-    let mut statement = connection.prepare("SELECT seq, kind, id, address, version FROM outbox ORDER BY seq")?;
-    let mut found = statement.query(())?;
-    let mut messages = Vec::new();
-    let mut known: Option<Promises<'_>> = None;
-    while let Some(row) = found.next()? {
-        let seq = from_sql(row.get(0)?, "outbox", 0)?;
-        let corrupt = |why: &str| Error::Corrupt { table: "outbox", seq, why: why.to_owned() };
-        let (kind, id, address): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
-        let message = match kind.as_str() {
-            EXECUTE => Message::Execute { task_id: id, version: from_sql(row.get(4)?, "outbox", seq)?, address },
-            UNBLOCK => {
-                let known = known.get_or_insert_with(|| Promises::of(rows, cold));
-                let promise = known.get(connection, &id)?.ok_or_else(|| corrupt("its promise does not exist"))?;
-                Message::Unblock { address, promise }
-            }
-            _ => return Err(corrupt("an unknown kind of message")),
-        };
-        messages.push((seq, message));
-    }
-    Ok(messages)
+/// What unblocks are about: each takes its promise from the rows, where it can no longer change.
+pub(super) struct Promises<'a> {
+    connection: &'a Connection,
+    rows: &'a [(u64, Row)],
+    cold: &'a [(u64, String)],
+    by_id: Option<ById<'a>>,
 }
 
-/// The promises that messages are about, found by their ids.
-struct Promises<'a> {
+/// Promises by their ids: those that were read, and where the others stand.
+struct ById<'a> {
     live: HashMap<&'a str, &'a Arc<Promise>>,
     cold: HashMap<&'a str, u64>,
 }
 
 impl<'a> Promises<'a> {
-    fn of(rows: &'a [(u64, Row)], cold: &'a [(u64, String)]) -> Promises<'a> {
-        let live = rows.iter().map(|(_, row)| (row.id(), &row.promise)).collect();
-        Promises { live, cold: cold.iter().map(|(seq, id)| (id.as_str(), *seq)).collect() }
+    pub(super) fn of(connection: &'a Connection, rows: &'a [(u64, Row)], cold: &'a [(u64, String)]) -> Promises<'a> {
+        Promises { connection, rows, cold, by_id: None }
     }
 
-    fn get(&self, connection: &Connection, id: &str) -> Result<Option<Arc<Promise>>, Error> {
-        match (self.live.get(id), self.cold.get(id)) {
+    fn get(&mut self, id: &str) -> Result<Option<Arc<Promise>>, Error> {
+        // Most starts find no unblock at all.
+        let ById { live, cold } = self.by_id.get_or_insert_with(|| ById {
+            live: self.rows.iter().map(|(_, row)| (row.id(), &row.promise)).collect(),
+            cold: self.cold.iter().map(|(seq, id)| (id.as_str(), *seq)).collect(),
+        });
+        match (live.get(id), cold.get(id)) {
             (Some(promise), _) => Ok(Some(Arc::clone(promise))),
-            (None, Some(seq)) => Ok(read_one(connection, *seq)?.map(|row| row.promise)),
+            (None, Some(seq)) => Ok(read_one(self.connection, *seq)?.map(|row| row.promise)),
             (None, None) => Ok(None),
         }
+    }
+}
+
+/// Reads the outbox.
+pub(super) fn read_outbox(connection: &Connection, promises: &mut Promises<'_>) -> Result<Vec<(u64, Message)>, Error> {
+    let mut statement = connection.prepare("SELECT seq, kind, id, address, version FROM outbox ORDER BY seq")?;
+    let mut found = statement.query(())?;
+    let mut messages = Vec::new();
+    while let Some(row) = found.next()? {
+        let seq = from_sql(row.get(0)?, "outbox", 0)?;
+        let corrupt = || Error::Corrupt { table: "outbox", seq, why: "its promise does not exist".to_owned() };
+        messages.push((seq, read_message(row, "outbox", seq, promises)?.ok_or_else(corrupt)?));
+    }
+    Ok(messages)
+}
+
+/// Reads the messages that were given up.
+pub(super) fn read_dead(connection: &Connection, promises: &mut Promises<'_>) -> Result<Vec<(u64, DeadLetter)>, Error> {
+    let sql = "SELECT seq, kind, id, address, version, attempts, error, since, dead_at FROM dead_letters ORDER BY seq";
+    let mut statement = connection.prepare(sql)?;
+    let mut found = statement.query(())?;
+    let mut letters = Vec::new();
+    while let Some(row) = found.next()? {
+        let seq = from_sql(row.get(0)?, "dead_letters", 0)?;
+        let Some(message) = read_message(row, "dead_letters", seq, promises)? else { continue };
+        let (message, attempts, error) = (Arc::new(message), row.get(5)?, row.get(6)?);
+        let (since, dead_at) = (Timestamp(row.get(7)?), Timestamp(row.get(8)?));
+        letters.push((seq, DeadLetter { message, attempts, error, since, dead_at }));
+    }
+    Ok(letters)
+}
+
+/// The message in the columns after the first; `None` if its promise is not stored.
+fn read_message(
+    row: &SqlRow<'_>,
+    table: &'static str,
+    seq: u64,
+    promises: &mut Promises<'_>,
+) -> Result<Option<Message>, Error> {
+    let (kind, id, address): (String, String, String) = (row.get(1)?, row.get(2)?, row.get(3)?);
+    match kind.as_str() {
+        EXECUTE => Ok(Some(Message::Execute { task_id: id, version: from_sql(row.get(4)?, table, seq)?, address })),
+        UNBLOCK => Ok(promises.get(&id)?.map(|promise| Message::Unblock { address, promise })),
+        _ => Err(Error::Corrupt { table, seq, why: "an unknown kind of message".to_owned() }),
     }
 }
 

@@ -45,8 +45,16 @@ ALTER TABLE rows ADD COLUMN task_reason TEXT;
 UPDATE rows SET task_reason = 'halted by request' WHERE task_state = 'halted';
 ";
 
+/// Messages that were given up, kept until somebody sends them again or newer ones push them out.
+const DEAD_LETTERS: &str = "
+CREATE TABLE dead_letters (
+  seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, id TEXT NOT NULL, address TEXT NOT NULL, version INTEGER,
+  attempts INTEGER NOT NULL, error TEXT NOT NULL, since INTEGER NOT NULL, dead_at INTEGER NOT NULL
+) STRICT;
+";
+
 /// Migrations from every version ever released, oldest first.
-const STEPS: &[M<'static>] = &[M::up(V1), M::up(V2)];
+const STEPS: &[M<'static>] = &[M::up(V1), M::up(V2), M::up(DEAD_LETTERS)];
 
 /// Refuses a file that is not ours or is newer than this program, and brings an older one up to date.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), Error> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::DeadLetter;
 use base::{Millis, Timestamp};
 use protocol::{Message, Promise, PromiseState, Row, Task, TaskState, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -69,6 +70,11 @@ fn opened(dir: &Path) -> Sqlite {
     Sqlite::open(&Directory::take(dir).unwrap()).unwrap()
 }
 
+fn letter(message: &Message) -> DeadLetter {
+    let (message, error) = (Arc::new(message.clone()), "answered 503".to_owned());
+    DeadLetter { message, attempts: 3, error, since: Timestamp(-5), dead_at: Timestamp(600) }
+}
+
 #[test]
 fn what_was_committed_is_read_back_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
@@ -95,10 +101,12 @@ fn what_was_committed_is_read_back_as_it_was() {
         last_run_at: Some(Timestamp(2)),
     };
     let plain_schedule = protocol::Schedule { id: "t".to_owned(), last_run_at: None, ..schedule.clone() };
+    let dead = vec![(1, letter(&outbox[0].1)), (2, letter(&outbox[1].1))];
     let mut batch = Batch {
         rows: vec![(0, Arc::clone(&plain)), (4, Arc::clone(&plain)), (9, Arc::clone(&full))],
         schedules: vec![Arc::new(schedule.clone()), Arc::new(plain_schedule.clone())],
         outbox: outbox.clone(),
+        dead: dead.clone(),
         entries: vec![entry(0, b"first"), entry(1, b"second")],
         blobs: vec![(Digest::of(b"blob"), Arc::from(&b"blob"[..])), (Digest::of(b"blob"), Arc::from(&b"blob"[..]))],
         leases: vec![lease.clone()],
@@ -115,6 +123,7 @@ fn what_was_committed_is_read_back_as_it_was() {
     assert_eq!(found.schedules, [schedule]);
     assert_eq!(found.rows, [(0, (*plain).clone()), (9, (*full).clone())]);
     assert_eq!(found.outbox, outbox);
+    assert_eq!(found.dead, dead);
     assert_eq!(found.leases, [lease]);
     assert_eq!(found.meta, [("key".to_owned(), b"new".to_vec())]);
     assert_eq!(found.entries.len(), 2);
@@ -125,12 +134,46 @@ fn what_was_committed_is_read_back_as_it_was() {
     assert_eq!(reader.blob(&Digest::of(b"blob")).unwrap().as_deref(), Some(&b"blob"[..]));
     assert_eq!(reader.blob(&Digest::of(b"none")).unwrap(), None);
 
-    batch =
-        Batch { rows: vec![(0, full)], outbox_gone: vec![3, 5], leases_gone: vec!["i".to_owned()], ..Batch::default() };
+    batch = Batch {
+        rows: vec![(0, full)],
+        outbox_gone: vec![3, 5],
+        dead_gone: vec![1],
+        leases_gone: vec!["i".to_owned()],
+        ..Batch::default()
+    };
     store.commit(&batch).unwrap();
     let found = Sqlite::inspect(dir.path()).unwrap();
     assert_eq!(found.rows[0].1.id(), "full");
     assert!(found.outbox.is_empty() && found.leases.is_empty());
+    assert_eq!(found.dead, dead[1..]);
+}
+
+#[test]
+fn a_file_from_before_dead_letters_is_brought_up_to_date_when_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let outbox =
+        vec![(3, Message::Execute { task_id: "t".to_owned(), version: 7, address: "poll://any@g".to_owned() })];
+    let mut store = opened(dir.path());
+    store.commit(&Batch { outbox: outbox.clone(), ..Batch::default() }).unwrap();
+    store.connection.execute_batch("DROP TABLE dead_letters; PRAGMA user_version = 2").unwrap();
+    drop(store);
+    let mut store = opened(dir.path());
+    let found = store.load().unwrap();
+    assert_eq!((&found.outbox, found.dead.len()), (&outbox, 0));
+    let letter = letter(&outbox[0].1);
+    store.commit(&Batch { outbox_gone: vec![3], dead: vec![(3, letter.clone())], ..Batch::default() }).unwrap();
+    let found = store.load().unwrap();
+    assert_eq!((found.outbox, found.dead), (Vec::new(), vec![(3, letter)]));
+}
+
+#[test]
+fn a_dead_letter_whose_promise_is_gone_is_not_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let promise = Arc::clone(&full_row("gone").promise);
+    let letter = letter(&Message::Unblock { address: "poll://uni@g/1".to_owned(), promise });
+    let mut store = opened(dir.path());
+    store.commit(&Batch { dead: vec![(3, letter)], ..Batch::default() }).unwrap();
+    assert!(store.load().unwrap().dead.is_empty());
 }
 
 #[test]
@@ -211,6 +254,7 @@ fn a_row_that_makes_no_sense_is_named_and_not_guessed_at() {
         "DELETE FROM entries WHERE idx = 0",
         "UPDATE entries SET leaf = x'00'",
         "INSERT INTO outbox VALUES (1, 'unblock', 'missing', 'poll://any@g', NULL)",
+        "INSERT INTO dead_letters VALUES (1, 'whisper', 'p', 'poll://any@g', NULL, 0, '', 0, 0)",
     ] {
         let error = damage(sql);
         assert!(matches!(error, Some(Error::Corrupt { .. })), "{sql}: {error:?}");
