@@ -7,8 +7,8 @@ use crate::storage::Watched;
 use base::{Millis, Timestamp};
 use server::App;
 use server::config::{
-    AgentSettings, ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings,
-    StorageSettings,
+    AgentSettings, ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, PushSettings, ServerSettings,
+    Settings, StorageSettings, TaskSettings,
 };
 use server::engine::{Engine, Env, OpenError, Opener, Readers, Writing};
 use server::keys::InitError;
@@ -102,6 +102,8 @@ impl Machine {
             storage: StorageSettings::default(),
             executor: ExecutorSettings { start: false },
             log: LogSettings::default(),
+            tasks: TaskSettings::default(),
+            push: PushSettings::default(),
             agent: vec![agent],
         };
         let hooks = Hooks::default();

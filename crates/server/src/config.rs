@@ -23,6 +23,10 @@ pub struct Settings {
     /// What is logged, and how.
     #[serde(default)]
     pub log: LogSettings,
+    /// What workers are granted.
+    pub tasks: TaskSettings,
+    /// How messages are posted to `http://` and `https://` addresses.
+    pub push: PushSettings,
     /// Agents asked before the built-in ones, in order.
     #[serde(default)]
     pub agent: Vec<AgentSettings>,
@@ -225,6 +229,29 @@ pub struct ExecutorSettings {
     pub start: bool,
 }
 
+/// `[tasks]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSettings {
+    /// How long a worker whose connection dropped may take to come back before its tasks are offered to others, in
+    /// milliseconds. The policy's `lease.reconnect_grace` counts if it is shorter.
+    pub reconnect_grace_ms: u64,
+}
+
+/// `[push]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushSettings {
+    /// Take such addresses; otherwise a request that names one is refused.
+    pub enabled: bool,
+    /// How long connecting may take, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// How long a post may take, with its answer, in milliseconds.
+    pub request_timeout_ms: u64,
+    /// A PEM file of authorities to trust beside the system's; empty = none.
+    pub ca_file: String,
+}
+
 /// `[[agent]]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -303,6 +330,11 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("executor.start", "true"),
     ("log.level", "warn"),
     ("log.format", "text"),
+    ("tasks.reconnect_grace_ms", "2000"),
+    ("push.enabled", "true"),
+    ("push.connect_timeout_ms", "10000"),
+    ("push.request_timeout_ms", "180000"),
+    ("push.ca_file", ""),
 ];
 
 /// Reads the effective settings and their origins.
@@ -369,6 +401,19 @@ fn shown(loaded: &config::Config, key: &str, flagged: &[(&str, String)]) -> Resu
         None => "default".to_owned(),
     };
     Ok(Shown { key: key.to_owned(), value: value.into_string()?, origin })
+}
+
+impl Default for TaskSettings {
+    fn default() -> TaskSettings {
+        TaskSettings { reconnect_grace_ms: 2_000 }
+    }
+}
+
+impl Default for PushSettings {
+    fn default() -> PushSettings {
+        let (connect_timeout_ms, request_timeout_ms) = (10_000, 180_000);
+        PushSettings { enabled: true, connect_timeout_ms, request_timeout_ms, ca_file: String::new() }
+    }
 }
 
 #[cfg(test)]

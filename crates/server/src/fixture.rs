@@ -2,7 +2,8 @@
 
 use crate::app::App;
 use crate::config::{
-    ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, ServerSettings, Settings, StorageSettings,
+    ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, PushSettings, ServerSettings, Settings,
+    StorageSettings, TaskSettings,
 };
 use crate::engine::{self, Engine, Env, Writing};
 use crate::keys;
@@ -61,6 +62,8 @@ impl Fixture {
             storage: StorageSettings::default(),
             executor: ExecutorSettings { start: false },
             log: LogSettings::default(),
+            tasks: TaskSettings::default(),
+            push: PushSettings::default(),
             agent: Vec::new(),
         };
         let directory = Directory::take(dir.path()).unwrap();

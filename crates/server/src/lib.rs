@@ -20,6 +20,7 @@ pub mod keys;
 pub mod limits;
 mod listen;
 mod metrics;
+pub mod outbox;
 pub mod platform;
 pub mod promises;
 mod provenance;

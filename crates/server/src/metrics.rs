@@ -145,7 +145,7 @@ impl Source {
         let writable = i64::from(self.engine.is_writable());
         gauge(encoder, "stanch_writable", "1 while the store takes writes, else 0", writable)?;
         let help = "Messages to workers, by what became of them";
-        counters(encoder, "stanch_deliveries", help, "result", meters.deliveries().map(read))?;
+        counters(encoder, "stanch_deliveries", help, "result", self.engine.delivery_counts().results().into_iter())?;
         let help = "Broken invariants found while the server runs";
         counters(encoder, "stanch_invariant_violations", help, "invariant", meters.violations().map(read))
     }

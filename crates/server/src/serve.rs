@@ -1,15 +1,16 @@
 //! `stanch serve`: everything of one server, wired together.
 
 use crate::app::App;
-use crate::config::{self, Flags, Settings};
+use crate::config::{self, Flags, PushSettings, Settings};
 use crate::engine::{self, Engine, Env};
 use crate::incidents::{self, Registry};
 use crate::keys::{self, InitError};
 use crate::limits::Traffic;
 use crate::platform::Platform;
 use crate::telemetry::Telemetry;
-use crate::{agents, backup, evidence, groups, holds, listen, metrics, promises, remediation, telemetry};
+use crate::{agents, backup, evidence, groups, holds, listen, metrics, outbox, promises, remediation, telemetry};
 use axum::Router;
+use base::Millis;
 use governance::policy::{Policy, Windows};
 use recovery::topology::Topology;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ pub enum ServeError {
     /// The store.
     #[error(transparent)]
     Engine(#[from] engine::OpenError),
+    /// The file of further authorities.
+    #[error(transparent)]
+    Roots(#[from] engine::RootsError),
     /// Declarations.
     #[error(transparent)]
     Declare(#[from] telemetry::DeclareError),
@@ -153,6 +157,9 @@ fn check_files(data: &Path, flags: &Flags) -> Result<Settings, ServeError> {
     if !settings.platform.topology.is_empty() {
         actuators::topology::load(Path::new(&settings.platform.topology))?;
     }
+    if !settings.push.ca_file.is_empty() {
+        engine::roots(Path::new(&settings.push.ca_file))?;
+    }
     Ok(settings)
 }
 
@@ -197,13 +204,7 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
     };
     let topology = Arc::new(topology);
     let windows = windows(&policy, &topology);
-    let config = engine::Config {
-        reconnect_grace: engine::Grace(windows.lease.reconnect_grace),
-        protocol: settings.protocol.config(),
-        debug: settings.protocol.debug,
-        settled_in_memory: engine::Keep(settings.storage.settled_in_memory),
-        retention: settings.storage.retention(),
-    };
+    let config = engine_config(&settings, windows.lease.reconnect_grace);
     let engine = (outside.open)(config, env.clone())?;
     let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;
     let platform = outside.platform.map(|see| see(topology.clone()));
@@ -223,6 +224,26 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
         incidents: Registry::default(),
         data: data.to_owned(),
     })
+}
+
+/// What the engine is told. The grace is the shorter of the policy's and the settings'.
+fn engine_config(settings: &Settings, policy_grace: Millis) -> engine::Config {
+    let PushSettings { enabled, connect_timeout_ms, request_timeout_ms, ca_file } = &settings.push;
+    let push = engine::PushConfig {
+        enabled: *enabled,
+        connect_timeout: Millis(*connect_timeout_ms),
+        request_timeout: Millis(*request_timeout_ms),
+        ca_file: (!ca_file.is_empty()).then(|| PathBuf::from(ca_file)),
+    };
+    let grace = policy_grace.min(Millis(settings.tasks.reconnect_grace_ms));
+    engine::Config {
+        reconnect_grace: engine::Grace(grace),
+        protocol: settings.protocol.config(),
+        debug: settings.protocol.debug,
+        settled_in_memory: engine::Keep(settings.storage.settled_in_memory),
+        retention: settings.storage.retention(),
+        push,
+    }
 }
 
 fn policy_path(data: &Path, settings: &Settings) -> PathBuf {
@@ -264,6 +285,7 @@ pub fn router(app: &App, url: &str) -> Router {
         .merge(holds::routes(app.clone()))
         .merge(metrics::routes(app))
         .merge(backup::routes(app.clone()))
+        .merge(outbox::routes(app.engine.clone()))
 }
 
 fn ready(app: &App, local: SocketAddr, data: &Path) -> Ready {

@@ -60,12 +60,16 @@ fn every_flag_reaches_its_key() {
         storage: StorageSettings::default(),
         executor: ExecutorSettings { start: false },
         log: LogSettings { level: "debug".into(), format: LogFormat::Json },
+        tasks: TaskSettings::default(),
+        push: PushSettings::default(),
         agent: Vec::new(),
     };
     assert_eq!(settings, expected);
     let unflagged: Vec<_> = shown.iter().filter(|value| value.origin != "flag").map(|value| &value.key).collect();
     let ends = |key: &String| key.ends_with("_max") || key.ends_with("_ms");
-    let limits = |key: &&String| ends(key) || key.starts_with("storage.") || key.contains(".request");
+    let limits = |key: &&String| {
+        ends(key) || key.starts_with("storage.") || key.contains(".request") || key.starts_with("push.")
+    };
     assert!(unflagged.iter().all(limits) && shown.len() > unflagged.len() + 8, "{unflagged:?}");
 }
 

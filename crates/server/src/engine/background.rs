@@ -2,6 +2,8 @@
 
 use crate::engine::audit::SAMPLE_EVERY;
 use crate::engine::core::Finished;
+use crate::engine::delivery::Flight;
+use crate::engine::post;
 use crate::engine::residence::RETENTION_EVERY;
 use crate::engine::shared::Shared;
 use base::{Millis, Timestamp};
@@ -12,6 +14,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 pub(super) const TICK_MAX: u32 = 1_000;
 /// The pause before what is due and did not change anything is looked at again.
 const IDLE_NAP: Millis = Millis(50);
+/// LIMIT: messages given up in one sweep; what is left is given up in the next, at once.
+pub(super) const GIVE_UP_MAX: usize = 1_000;
 /// How often the outbox is searched for messages to give up.
 const GIVE_UP_EVERY: Millis = Millis(60_000);
 
@@ -32,11 +36,14 @@ pub(super) async fn answer(shared: Arc<Shared>, mut ended: UnboundedReceiver<Fin
     }
 }
 
-/// Sweeps timers and pumps messages whenever something is due or was stirred, until the engine ends.
+/// Sweeps timers and hands messages over whenever something is due or was stirred, until the engine ends.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut search_at = shared.env.now().plus(GIVE_UP_EVERY);
     loop {
-        let next = round(&shared, &mut search_at);
+        let (next, flights) = round(&shared, &mut search_at);
+        for flight in flights {
+            shared.env.spawn(post::deliver(Arc::clone(&shared), flight));
+        }
         tokio::select! {
             biased;
             () = shared.stopped.cancelled() => return,
@@ -78,24 +85,26 @@ pub(super) async fn forget(shared: Arc<Shared>) {
     }
 }
 
-/// One look at the whole state; answers when the next one is due.
-fn round(shared: &Shared, search_at: &mut Timestamp) -> Timestamp {
+/// One look at the whole state; answers when the next one is due, and what is to be posted.
+fn round(shared: &Shared, search_at: &mut Timestamp) -> (Timestamp, Vec<Flight>) {
     let mut core = shared.lock();
     let now = shared.env.now();
     if shared.debug.is_paused() || shared.writable(&core).is_err() {
         // The writer stirs us when the store is back, and a tester when the clockwork goes on.
-        return now.plus(GIVE_UP_EVERY);
+        return (now.plus(GIVE_UP_EVERY), Vec::new());
     }
     let firings = core.firings(now, TICK_MAX);
     if shared.warm(&mut core, firings.iter().map(String::as_str)).is_err() {
-        return now.plus(GIVE_UP_EVERY);
+        return (now.plus(GIVE_UP_EVERY), Vec::new());
     }
     let mut changed = core.tick(now, TICK_MAX);
-    changed |= core.deliver(now, &shared.meters);
+    changed |= core.deliver(now);
     if now >= *search_at {
-        changed |= core.give_up(now, &shared.meters);
-        *search_at = now.plus(GIVE_UP_EVERY);
+        let given_up = core.give_up(now, GIVE_UP_MAX);
+        changed |= given_up > 0;
+        *search_at = if given_up < GIVE_UP_MAX { now.plus(GIVE_UP_EVERY) } else { now };
     }
+    let flights = if shared.url.get().is_some() { core.launch(now) } else { Vec::new() };
     let due = [core.memory.next_due(), core.delivery.next_due(), Some(*search_at)];
     let mut next = due.into_iter().flatten().min().unwrap_or(*search_at);
     if next <= now && !changed {
@@ -105,5 +114,5 @@ fn round(shared: &Shared, search_at: &mut Timestamp) -> Timestamp {
     if changed {
         shared.wake();
     }
-    next
+    (next, flights)
 }

@@ -2,9 +2,9 @@
 
 use crate::engine::audit::Audit;
 use crate::engine::counts::Counts;
-use crate::engine::delivery::Delivery;
+use crate::engine::delivery::{Delivery, Flight, Given, Landing};
 use crate::engine::evidence::{Records, RecordsUndo};
-use crate::engine::meters::{self, Meters};
+use crate::engine::meters::Meters;
 use crate::engine::places::Places;
 use crate::engine::residence::Leaving;
 use crate::engine::{Entry, Guard, holds};
@@ -147,6 +147,7 @@ impl Core {
         }
         let outbox = contents.outbox.iter().map(|(_, message)| message.clone());
         self.memory = Memory::load(rows, outbox, contents.schedules);
+        self.delivery.reload_letters(contents.dead);
         self.delivery.reload(contents.outbox, now);
     }
 
@@ -279,6 +280,9 @@ impl Core {
         self.open.change = self.counts.negated();
         self.open.batch.schedules_gone.extend(self.memory.schedules().map(|schedule| schedule.id.clone()));
         self.open.batch.outbox_gone.extend(self.delivery.numbers());
+        for seq in self.delivery.exhume_all() {
+            self.open.drop_letter(seq);
+        }
         let memory = std::mem::take(&mut self.memory);
         self.open.undo.push(Undo::Memory(Box::new(memory)));
         self.delivery.reload(Vec::new(), now);
@@ -491,6 +495,8 @@ impl Core {
         // Nothing is delivered until the store is open again, and then with the store's own numbers.
         let owed = self.memory.queue().map(|(place, message)| (place, message.clone())).collect();
         self.delivery.reload(owed, now);
+        self.delivery.pause();
+        self.delivery.take_back_letters(self.durable);
         self.health = Health::Refusing;
         self.epoch += 1;
         let failed = std::mem::take(&mut self.waiters).into_values().flatten().collect();
@@ -509,31 +515,62 @@ impl Core {
 
     // ---- delivery
 
-    /// Writes deliverable messages to connections; counts old ones as received. True if the outbox changed.
-    pub(super) fn deliver(&mut self, now: Timestamp, meters: &Meters) -> bool {
+    /// Hands over what has become durable; counts as received what was sent long enough ago; takes the tasks of
+    /// workers that did not come back. True if anything changed that is to be made durable.
+    pub(super) fn deliver(&mut self, now: Timestamp) -> bool {
         if self.health != Health::Writable {
             return false;
         }
-        let received = self.delivery.received(now);
-        meters.delivered(meters::Delivery::Received, received.len());
-        self.delivery.pump(self.durable, now);
-        self.retract(&received, now)
-    }
-
-    /// Gives up messages that nobody came for. True if the outbox changed.
-    pub(super) fn give_up(&mut self, now: Timestamp, meters: &Meters) -> bool {
-        let given_up = self.delivery.give_up(now);
-        meters.delivered(meters::Delivery::GivenUp, given_up.len());
-        self.retract(&given_up, now)
-    }
-
-    fn retract(&mut self, messages: &[Message], now: Timestamp) -> bool {
+        self.delivery.release(self.durable);
         let mut changed = false;
-        for message in messages {
-            let effects = protocol::delivered(&self.memory, message);
-            changed |= self.record_effects(effects, now);
+        for message in self.delivery.received(now) {
+            changed |= self.retract(&message, now);
+        }
+        let abandoned = self.delivery.abandoned(now);
+        changed | self.reclaim(&abandoned, now)
+    }
+
+    /// The posts that are to be made now.
+    pub(super) fn launch(&mut self, now: Timestamp) -> Vec<Flight> {
+        if self.health == Health::Writable { self.delivery.launch(now) } else { Vec::new() }
+    }
+
+    /// Takes the end of a post. True if the outbox changed.
+    pub(super) fn land(&mut self, flight: u64, landing: &Landing, now: Timestamp, random: u64) -> bool {
+        let given = self.delivery.land(flight, landing, now, random);
+        given.is_some_and(|given| self.part_with(given, now))
+    }
+
+    /// Gives up messages that nobody came for, `limit` at most; answers how many.
+    pub(super) fn give_up(&mut self, now: Timestamp, limit: usize) -> usize {
+        let given_up = self.delivery.give_up(now, limit);
+        given_up.into_iter().filter(|given| self.part_with(given.clone(), now)).count()
+    }
+
+    /// Queues a dead letter once more; false if there is none of this number.
+    pub(super) fn resend(&mut self, seq: u64, now: Timestamp) -> bool {
+        let Some(letter) = self.delivery.exhume(seq) else { return false };
+        self.open.drop_letter(seq);
+        self.record_effects(vec![Effect::Send((*letter.message).clone())], now)
+    }
+
+    /// Takes a message out of the outbox and, if it was given up, keeps it among the dead letters.
+    fn part_with(&mut self, given: Given, now: Timestamp) -> bool {
+        let Given { seq, message, dead } = given;
+        let changed = self.retract(&message, now);
+        if let Some(letter) = dead.filter(|_| changed) {
+            let forgotten = self.delivery.bury(seq, self.epoch, letter.clone());
+            self.open.batch.dead.push((seq, letter));
+            if let Some(forgotten) = forgotten {
+                self.open.drop_letter(forgotten);
+            }
         }
         changed
+    }
+
+    fn retract(&mut self, message: &Message, now: Timestamp) -> bool {
+        let effects = protocol::delivered(&self.memory, message);
+        self.record_effects(effects, now)
     }
 }
 
@@ -560,6 +597,14 @@ impl Group {
             && self.outbox.remove(&seq).is_none()
         {
             self.batch.outbox_gone.push(seq);
+        }
+    }
+
+    /// Forgets a dead letter: one of this group is never written, an older one is deleted.
+    fn drop_letter(&mut self, seq: u64) {
+        match self.batch.dead.iter().position(|(other, _)| *other == seq) {
+            Some(at) => drop(self.batch.dead.remove(at)),
+            None => self.batch.dead_gone.push(seq),
         }
     }
 }

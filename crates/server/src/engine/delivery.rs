@@ -1,87 +1,148 @@
-//! Messages on their way to workers: the outbox in memory, the connections, and which goes where.
+//! Messages on their way: the outbox in memory, who is connected, and which message goes where.
 //!
-//! A written frame stays in the outbox as *sent* until its connection has stayed up for [`ACK_AFTER`]; if the
-//! connection drops before, its frames are ready again. That is what at-least-once means for a client that never
-//! acknowledges: a worker may see a message twice and never misses one written to a dead connection.
+//! A message becomes deliverable with the commit group that stored it. To workers that hold a stream open (`poll`)
+//! it is handed through a bounded inbox; to an endpoint (`push`) it is posted. A frame that a stream has taken stays
+//! in the outbox as *sent* until its connection has stayed up for [`ACK_AFTER`]; if the connection drops before, it is
+//! queued again. That is what at-least-once means for a client that never acknowledges: a worker may see a message
+//! twice and never misses one written to a dead connection.
+//!
+//! Everything here is a decision over values: no clock, no socket. Each step costs what it hands over, however much
+//! waits. Read first: [`Delivery`], [`State`].
 
-use base::{Millis, Timestamp};
+mod letters;
+mod poll;
+mod push;
+#[cfg(test)]
+mod tests;
+
+use base::Timestamp;
+pub(super) use letters::Given;
+use letters::Letters;
+use poll::Poll;
 use protocol::{Address, Cast, Message, MessageKey};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use tokio::sync::mpsc;
+use push::Push;
+pub(super) use push::{Flight, Landing};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
-/// How long a connection must outlive a frame for the frame to count as received.
-pub const ACK_AFTER: Millis = Millis(5_000);
-/// How long an unblock waits for its addressee to connect before it is given up into the dead letters.
-pub const UNBLOCK_GIVE_UP: Millis = Millis(24 * 3_600_000);
-/// LIMIT: connected workers.
-pub const CONNECTIONS_MAX: usize = 1_000;
-/// LIMIT: messages buffered for one connection.
-pub const CONNECTION_BUFFER_MAX: usize = 100;
-/// LIMIT: given-up messages remembered.
-pub const DEAD_LETTERS_MAX: usize = 1_000;
+pub use letters::{DEAD_LETTERS_MAX, UNBLOCK_GIVE_UP};
+pub use poll::{ACK_AFTER, CHUNK_BYTES_MAX, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, TooManyConnections};
+pub(super) use push::origin;
+pub use push::{PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX};
 
-#[derive(Debug)]
-struct Item {
-    message: Message,
-    place: Option<Place>,
-    /// The commit group that stored it; it is not shown before that group is durable.
-    group: u64,
-    since: Timestamp,
-    sent: Option<(u64, Timestamp)>,
+/// What became of messages since the engine started, and what there is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeliveryCounts {
+    /// Frames taken by streams and posts begun.
+    pub sent: u64,
+    /// Messages that arrived: by a connection that stayed up, by an answer, or because their purpose was fulfilled
+    /// after they were sent.
+    pub delivered: u64,
+    /// Messages to be sent once more, because a connection dropped or a post failed.
+    pub retried: u64,
+    /// Messages given up.
+    pub dead: u64,
+    /// Dead letters pushed out by newer ones.
+    pub forgotten: u64,
+    /// Messages that wait now, for a commit, a connection, room or another attempt.
+    pub waiting: u64,
+    /// Workers connected now.
+    pub connections: u64,
 }
 
-/// Where a polled message goes.
-#[derive(Debug)]
-struct Place {
-    group: String,
-    id: Option<String>,
-    cast: Cast,
+impl DeliveryCounts {
+    /// What became of messages, by the names under which it is counted.
+    #[must_use]
+    pub fn results(&self) -> [(&'static str, u64); 5] {
+        [
+            ("sent", self.sent),
+            ("delivered", self.delivered),
+            ("retried", self.retried),
+            ("dead", self.dead),
+            ("forgotten", self.forgotten),
+        ]
+    }
 }
 
+/// One message that is owed.
 #[derive(Debug)]
-struct Line {
-    id: String,
-    frames: mpsc::Sender<Message>,
+pub(super) struct Item {
+    pub(super) message: Arc<Message>,
+    place: Place,
+    pub(super) since: Timestamp,
+    /// How often it was sent.
+    pub(super) attempts: u32,
+    /// What the last attempt ended with.
+    pub(super) error: Option<String>,
+    pub(super) state: State,
+}
+
+/// Where a message is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its commit group is not durable yet: it may be shown to nobody.
+    Fresh,
+    /// In the queue of its place.
+    Waiting,
+    /// In the inbox of a connection.
+    Assigned(u64),
+    /// Taken by the stream of a connection.
+    Sent(u64),
+    /// Being posted.
+    Flying(u64),
+    /// After a failed post, until then.
+    Resting(Timestamp),
+}
+
+/// Where a message goes.
+#[derive(Debug)]
+enum Place {
+    /// A worker of a group.
+    Poll { cast: Cast, group: String, id: Option<String> },
+    /// An endpoint, by its origin.
+    Push(String),
+    /// Nowhere that this server delivers to.
+    Nowhere,
 }
 
 /// The outbox and the connections. Changes of the outbox are made durable by the caller.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
     items: BTreeMap<u64, Item>,
-    by_key: BTreeMap<MessageKey, u64>,
+    by_key: HashMap<MessageKey, u64>,
     next_item: u64,
-    /// Items that wait for a connection of their group, oldest first.
-    ready: BTreeMap<String, VecDeque<u64>>,
-    lines: BTreeMap<u64, Line>,
-    groups: BTreeMap<String, Vec<u64>>,
-    next_line: u64,
-    turn: usize,
-    acks: BTreeSet<(Timestamp, u64)>,
-    dead: VecDeque<Message>,
+    /// Commit group and number of what is not durable yet, in order.
+    fresh: VecDeque<(u64, u64)>,
+    /// INVARIANT: while the store takes no writes, nothing is handed over: it could not be counted as received.
+    is_paused: bool,
+    poll: Poll,
+    push: Push,
+    letters: Letters,
+    counts: DeliveryCounts,
+    /// How many items are sent or flying.
+    away: usize,
 }
-
-/// Too many connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too many workers are connected (at most {CONNECTIONS_MAX})")]
-pub struct TooManyConnections;
 
 impl Delivery {
     /// Puts a message into the outbox; answers its number and the number of the message it replaces.
     pub(super) fn add(&mut self, message: Message, group: u64, now: Timestamp) -> (u64, Option<u64>) {
-        let replaced = self.retract(&message.key());
+        let key = message.key();
+        let replaced = self.by_key.get(&key).copied();
+        if let Some(seq) = replaced {
+            self.remove(seq);
+        }
         let seq = self.next_item;
         self.next_item += 1;
-        self.insert(seq, message, group, now);
+        self.insert(seq, key, message, now);
+        self.fresh.push_back((group, seq));
         (seq, replaced)
     }
 
     /// Takes a message out of the outbox; answers its number.
     pub(super) fn retract(&mut self, key: &MessageKey) -> Option<u64> {
         let seq = self.by_key.remove(key)?;
-        if let Some(item) = self.items.remove(&seq)
-            && let Some((_, until)) = item.sent
-        {
-            self.acks.remove(&(until, seq));
+        if let Some(State::Sent(_) | State::Flying(_)) = self.remove(seq) {
+            self.counts.delivered += 1;
         }
         Some(seq)
     }
@@ -90,104 +151,37 @@ impl Delivery {
     pub(super) fn reload(&mut self, stored: Vec<(u64, Message)>, now: Timestamp) {
         self.items.clear();
         self.by_key.clear();
-        self.ready.clear();
-        self.acks.clear();
+        self.fresh.clear();
+        self.away = 0;
+        self.forget_frames();
+        self.forget_posts();
+        self.is_paused = false;
         for (seq, message) in stored {
             self.next_item = self.next_item.max(seq + 1);
-            self.insert(seq, message, 0, now);
+            self.insert(seq, message.key(), message, now);
+            self.enqueue(seq);
         }
     }
 
-    pub(super) fn connect(
-        &mut self,
-        group: &str,
-        id: &str,
-    ) -> Result<(u64, mpsc::Receiver<Message>), TooManyConnections> {
-        if self.lines.len() >= CONNECTIONS_MAX {
-            return Err(TooManyConnections);
-        }
-        let (frames, received) = mpsc::channel(CONNECTION_BUFFER_MAX);
-        let line = self.next_line;
-        self.next_line += 1;
-        self.lines.insert(line, Line { id: id.to_owned(), frames });
-        self.groups.entry(group.to_owned()).or_default().push(line);
-        Ok((line, received))
+    /// Hands nothing over until the next [`Delivery::reload`].
+    pub(super) fn pause(&mut self) {
+        self.is_paused = true;
+        self.forget_frames();
     }
 
-    /// Forgets a connection; what was sent on it and not yet counted as received is ready again.
-    pub(super) fn disconnect(&mut self, group: &str, line: u64) {
-        self.lines.remove(&line);
-        if let Some(lines) = self.groups.get_mut(group) {
-            lines.retain(|other| *other != line);
-            if lines.is_empty() {
-                self.groups.remove(group);
+    /// Makes deliverable what is durable now.
+    pub(super) fn release(&mut self, durable: u64) {
+        while let Some(&(_, seq)) = self.fresh.front().filter(|(group, _)| *group <= durable) {
+            self.fresh.pop_front();
+            if self.items.get(&seq).is_some_and(|item| item.state == State::Fresh) {
+                self.enqueue(seq);
             }
         }
-        let lost: Vec<u64> = self
-            .items
-            .iter()
-            .filter(|(_, item)| item.sent.is_some_and(|(on, _)| on == line))
-            .map(|(k, _)| *k)
-            .collect();
-        for seq in lost {
-            if let Some(item) = self.items.get_mut(&seq)
-                && let Some((_, until)) = item.sent.take()
-            {
-                self.acks.remove(&(until, seq));
-                self.queue(seq);
-            }
-        }
-    }
-
-    pub(super) fn is_connected(&self, group: &str, id: &str) -> bool {
-        let lines = self.groups.get(group).map_or(&[][..], Vec::as_slice);
-        lines.iter().any(|line| self.lines.get(line).is_some_and(|line| line.id == id))
-    }
-
-    /// Writes what can be written of what is durable.
-    pub(super) fn pump(&mut self, durable: u64, now: Timestamp) {
-        let groups: Vec<String> = self.ready.keys().filter(|group| self.groups.contains_key(*group)).cloned().collect();
-        for group in groups {
-            let waiting = self.ready.remove(&group).unwrap_or_default();
-            let unsent = |seq: &u64| self.items.get(seq).is_some_and(|item| item.sent.is_none());
-            let waiting: Vec<u64> = waiting.into_iter().filter(unsent).collect();
-            let kept: VecDeque<u64> = waiting.into_iter().filter(|seq| !self.write(*seq, durable, now)).collect();
-            if !kept.is_empty() {
-                self.ready.insert(group, kept);
-            }
-        }
-    }
-
-    /// What was sent long enough ago to count as received. It stays until it is retracted.
-    pub(super) fn received(&mut self, now: Timestamp) -> Vec<Message> {
-        let mut received = Vec::new();
-        while let Some(&(until, seq)) = self.acks.first().filter(|(until, _)| *until <= now) {
-            self.acks.remove(&(until, seq));
-            received.extend(self.items.get(&seq).map(|item| item.message.clone()));
-        }
-        received
-    }
-
-    /// The unblocks whose addressee did not come, now among the dead letters. They stay until they are retracted.
-    pub(super) fn give_up(&mut self, now: Timestamp) -> Vec<Message> {
-        let is_stale = |item: &&Item| {
-            matches!(item.message, Message::Unblock { .. })
-                && item.sent.is_none()
-                && now.since(item.since) >= UNBLOCK_GIVE_UP
-        };
-        let stale: Vec<Message> = self.items.values().filter(is_stale).map(|item| item.message.clone()).collect();
-        for message in &stale {
-            if self.dead.len() >= DEAD_LETTERS_MAX {
-                self.dead.pop_front();
-            }
-            self.dead.push_back(message.clone());
-        }
-        stale
     }
 
     /// When something is due by itself.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        self.acks.first().map(|(until, _)| *until)
+        [self.next_ack(), self.next_absence(), self.next_post()].into_iter().flatten().min()
     }
 
     /// The numbers of all messages.
@@ -195,88 +189,62 @@ impl Delivery {
         self.items.keys().copied().collect()
     }
 
-    pub(super) fn dead_letters(&self) -> Vec<Message> {
-        self.dead.iter().cloned().collect()
-    }
-
     /// Messages not yet counted as received.
     pub(super) fn len(&self) -> usize {
         self.items.len()
     }
 
-    fn insert(&mut self, seq: u64, message: Message, group: u64, since: Timestamp) {
-        self.by_key.insert(message.key(), seq);
-        let place = place(&message);
-        self.items.insert(seq, Item { message, place, group, since, sent: None });
-        self.queue(seq);
+    pub(super) fn counts(&self) -> DeliveryCounts {
+        let waiting = self.items.len().saturating_sub(self.away) as u64;
+        DeliveryCounts { waiting, connections: self.poll.connections() as u64, ..self.counts }
     }
 
-    fn queue(&mut self, seq: u64) {
-        if let Some(place) = self.items.get(&seq).and_then(|item| item.place.as_ref()) {
-            self.ready.entry(place.group.clone()).or_default().push_back(seq);
-        }
+    /// The durable messages with their numbers, oldest first.
+    pub(super) fn listed(&self) -> impl Iterator<Item = (u64, &Item)> {
+        self.items.iter().filter(|(_, item)| item.state != State::Fresh).map(|(seq, item)| (*seq, item))
     }
 
-    /// Writes one message to a connection that may have it; false if it is not durable yet or none has room.
-    fn write(&mut self, seq: u64, durable: u64, now: Timestamp) -> bool {
-        let Some(item) = self.items.get_mut(&seq) else { return true };
-        let Some(place) = item.place.as_ref().filter(|_| item.group <= durable) else { return false };
-        let lines = self.groups.get(&place.group).map_or(&[][..], Vec::as_slice);
-        let is_named = |line: &&u64| self.lines.get(line).is_some_and(|line| Some(&line.id) == place.id.as_ref());
-        let mut candidates: Vec<u64> = lines.iter().filter(is_named).copied().collect();
-        if place.cast == Cast::Any && candidates.is_empty() && !lines.is_empty() {
-            // Turn by turn through the group, so that no worker gets everything.
-            let start = self.turn % lines.len();
-            candidates = lines.iter().cycle().skip(start).take(lines.len()).copied().collect();
-            self.turn = self.turn.wrapping_add(1);
+    fn insert(&mut self, seq: u64, key: MessageKey, message: Message, since: Timestamp) {
+        self.by_key.insert(key, seq);
+        let (place, state) = (place(&message), State::Fresh);
+        let item = Item { message: Arc::new(message), place, since, attempts: 0, error: None, state };
+        self.items.insert(seq, item);
+    }
+
+    /// Takes an item from wherever it is; answers what it was.
+    fn remove(&mut self, seq: u64) -> Option<State> {
+        let item = self.items.remove(&seq)?;
+        match item.state {
+            // What is left of it in a list is passed over: no number is given twice.
+            State::Fresh => {}
+            State::Sent(_) | State::Flying(_) => self.away = self.away.saturating_sub(1),
+            State::Resting(until) => self.end_rest(until, seq),
+            State::Waiting => match &item.place {
+                Place::Poll { group, id, .. } => self.leave_group(seq, group, id.as_deref()),
+                Place::Push(origin) => self.leave_origin(seq, origin),
+                Place::Nowhere => {}
+            },
+            State::Assigned(line) => self.leave_inbox(seq, line),
         }
-        let taken = candidates.into_iter().find(|line| {
-            let line = self.lines.get(line);
-            line.is_some_and(|line| line.frames.try_send(item.message.clone()).is_ok())
-        });
-        let Some(line) = taken else { return false };
-        let until = now.plus(ACK_AFTER);
-        item.sent = Some((line, until));
-        self.acks.insert((until, seq));
-        true
+        Some(item.state)
+    }
+
+    /// Puts an item into the queue of its place, and hands over what can be.
+    fn enqueue(&mut self, seq: u64) {
+        let Some(item) = self.items.get_mut(&seq) else { return };
+        item.state = State::Waiting;
+        match &item.place {
+            Place::Poll { .. } => self.enqueue_polled(seq),
+            Place::Push(_) => self.enqueue_pushed(seq),
+            Place::Nowhere => {}
+        }
     }
 }
 
-fn place(message: &Message) -> Option<Place> {
-    match Address::parse(message.address())? {
-        Address::Poll { cast, group, id } => Some(Place { group, id, cast }),
-        Address::Http(_) | Address::Topic { .. } | Address::Command(_) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use protocol::{Promise, PromiseState, Value};
-    use std::sync::Arc;
-
-    #[test]
-    fn the_newest_given_up_messages_are_remembered_up_to_their_limit() {
-        let promise = Promise {
-            id: "p".into(),
-            state: PromiseState::Resolved,
-            param: Value::default(),
-            value: Value::default(),
-            tags: protocol::Tags::default(),
-            timeout_at: Timestamp(9),
-            created_at: Timestamp(1),
-            settled_at: Some(Timestamp(2)),
-        };
-        let promise = Arc::new(promise);
-        let address = |number: usize| format!("poll://uni@nobody/{number}");
-        let mut delivery = Delivery::default();
-        let start = Timestamp(1_000);
-        for number in 0..=DEAD_LETTERS_MAX {
-            delivery.add(Message::Unblock { address: address(number), promise: promise.clone() }, 0, start);
-        }
-        assert!(delivery.give_up(start.plus(Millis(UNBLOCK_GIVE_UP.0 - 1))).is_empty());
-        assert_eq!(delivery.give_up(start.plus(UNBLOCK_GIVE_UP)).len(), DEAD_LETTERS_MAX + 1);
-        let dead = delivery.dead_letters();
-        assert_eq!((dead.len(), dead[0].address()), (DEAD_LETTERS_MAX, address(1).as_str()), "the oldest is forgotten");
+fn place(message: &Message) -> Place {
+    match Address::parse(message.address()) {
+        Some(Address::Poll { cast, group, id }) => Place::Poll { cast, group, id },
+        Some(Address::Http(url)) => origin(&url).map_or(Place::Nowhere, Place::Push),
+        Some(Address::Topic { .. } | Address::Command(_)) | None => Place::Nowhere,
     }
 }

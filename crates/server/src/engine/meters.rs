@@ -62,7 +62,6 @@ pub struct Meters {
     pub commits_failed: Counter,
     /// Open event streams of workers.
     pub streams: Gauge,
-    deliveries: [Counter; Delivery::ALL.len()],
     violations: std::sync::Arc<[Counter]>,
 }
 
@@ -75,32 +74,6 @@ pub(crate) struct Kind {
     pub(crate) seconds: Histogram,
 }
 
-/// What became of a message to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
-    /// Written to a stream.
-    Sent,
-    /// Its stream stayed up long enough for it to count as received.
-    Received,
-    /// Given up: nobody came for it.
-    GivenUp,
-}
-
-impl Delivery {
-    /// Every one, in the order of their declaration.
-    pub const ALL: [Delivery; 3] = [Delivery::Sent, Delivery::Received, Delivery::GivenUp];
-
-    /// Its label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Delivery::Sent => "sent",
-            Delivery::Received => "received",
-            Delivery::GivenUp => "given_up",
-        }
-    }
-}
-
 impl Default for Meters {
     fn default() -> Meters {
         let kind = |_| Kind { answered: Default::default(), seconds: Histogram::new(REQUEST_SECONDS) };
@@ -110,7 +83,6 @@ impl Default for Meters {
             group_answers: Histogram::new(GROUP_ANSWERS),
             commits_failed: Counter::default(),
             streams: Gauge::default(),
-            deliveries: Default::default(),
             violations: Invariant::ALL.iter().map(|_| Counter::default()).collect(),
         }
     }
@@ -137,13 +109,6 @@ impl Meters {
         }
     }
 
-    /// Counts messages to workers.
-    pub fn delivered(&self, what: Delivery, messages: usize) {
-        if let Some(counter) = self.deliveries.get(what as usize) {
-            counter.inc_by(messages as u64);
-        }
-    }
-
     /// Counts a broken invariant that was found while the server runs.
     pub fn violated(&self, invariant: Invariant) {
         if let Some(counter) = self.violations.get(invariant as usize) {
@@ -153,10 +118,6 @@ impl Meters {
 
     pub(crate) fn kinds(&self) -> impl Iterator<Item = (&'static str, &Kind)> {
         KINDS.into_iter().zip(self.kinds.iter())
-    }
-
-    pub(crate) fn deliveries(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
-        Delivery::ALL.into_iter().map(Delivery::name).zip(&self.deliveries)
     }
 
     pub(crate) fn violations(&self) -> impl Iterator<Item = (&'static str, &Counter)> {
@@ -188,14 +149,9 @@ mod tests {
     }
 
     #[test]
-    fn a_delivery_and_a_violation_are_counted_under_their_names() {
+    fn a_violation_is_counted_under_its_name() {
         let meters = Meters::default();
-        for what in Delivery::ALL {
-            meters.delivered(what, what as usize + 1);
-        }
         Invariant::ALL.iter().for_each(|invariant| meters.violated(*invariant));
-        let counted: Vec<_> = meters.deliveries().map(|(name, counter)| (name, counter.get())).collect();
-        assert_eq!(counted, [("sent", 1), ("received", 2), ("given_up", 3)]);
         assert!(meters.violations().all(|(_, counter)| counter.get() == 1));
         assert_eq!(meters.violations().count(), Invariant::ALL.len());
     }

@@ -16,7 +16,9 @@ mod env;
 mod evidence;
 mod holds;
 mod meters;
+mod outbox;
 mod places;
+mod post;
 mod residence;
 mod shared;
 #[cfg(test)]
@@ -28,12 +30,15 @@ pub use audit::QUARANTINED_MAX;
 pub use connection::Connection;
 pub use counts::Counts;
 pub use delivery::{
-    ACK_AFTER, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, DEAD_LETTERS_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
+    ACK_AFTER, CHUNK_BYTES_MAX, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, DEAD_LETTERS_MAX, DeliveryCounts,
+    PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
 };
 pub use env::{Env, Stopped, Stopwatch};
 pub(crate) use holds::UNDO_TAG;
 pub use holds::{ALL, Hold, hold_id};
-pub use meters::{Delivery, KINDS, Meters, STATUSES};
+pub use meters::{KINDS, Meters, STATUSES};
+pub use outbox::{LISTED_MAX, Owed, Resend, Stage};
+pub use post::{RootsError, roots};
 pub use residence::SETTLED_IN_MEMORY_MAX;
 pub use shared::{Opener, Readers, Writing};
 
@@ -43,7 +48,7 @@ use base::{Digest, Millis};
 use governance::record::ENTRY_BYTES_MAX;
 use protocol::{Promise, Request, Response, Task};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::{Directory, Sqlite, Store};
 
@@ -72,6 +77,8 @@ pub struct Config {
     pub settled_in_memory: Keep,
     /// How long a settled promise is kept that nothing refers to; for ever if absent.
     pub retention: Option<Millis>,
+    /// How messages are posted to endpoints.
+    pub push: PushConfig,
 }
 
 /// How many settled promises stay in memory; [`SETTLED_IN_MEMORY_MAX`] unless told otherwise.
@@ -82,6 +89,19 @@ impl Default for Keep {
     fn default() -> Keep {
         Keep(SETTLED_IN_MEMORY_MAX)
     }
+}
+
+/// How messages are posted to endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushConfig {
+    /// Whether `http://` and `https://` addresses are taken at all.
+    pub enabled: bool,
+    /// How long connecting may take.
+    pub connect_timeout: Millis,
+    /// How long a post may take, with its answer.
+    pub request_timeout: Millis,
+    /// A PEM file of authorities to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// A reconnect grace; two seconds unless the policy says otherwise.
@@ -224,6 +244,13 @@ impl OpenError {
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         matches!(self, OpenError::Store(store::Error::Directory(store::DirectoryError::InUse { .. })))
+    }
+}
+
+impl Default for PushConfig {
+    fn default() -> PushConfig {
+        let (connect_timeout, request_timeout) = (Millis(10_000), Millis(180_000));
+        PushConfig { enabled: true, connect_timeout, request_timeout, ca_file: None }
     }
 }
 
@@ -492,12 +519,6 @@ impl Engine {
     /// Too many workers are connected.
     pub fn subscribe(&self, group: &str, id: &str) -> Result<Connection, TooManyConnections> {
         Connection::open(&self.shared, group, id)
-    }
-
-    /// Messages that were given up because nobody came for them, oldest first.
-    #[must_use]
-    pub fn dead_letters(&self) -> Vec<protocol::Message> {
-        self.shared.lock().delivery.dead_letters()
     }
 
     /// Messages on their way, not yet counted as received.

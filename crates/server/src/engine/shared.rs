@@ -4,10 +4,11 @@ use crate::engine::core::{Core, Finished, Health};
 use crate::engine::debug::Switch;
 use crate::engine::env::Env;
 use crate::engine::meters::Meters;
+use crate::engine::post::Post;
 use crate::engine::writer::Writer;
 use crate::engine::{Config, SubmitError, background};
 use base::Millis;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use store::{Batch, Sqlite, SqliteReader, Store};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -46,6 +47,9 @@ pub(super) struct Shared {
     pub(super) reconnect_grace: Millis,
     pub(super) meters: Meters,
     pub(super) debug: Switch,
+    pub(super) post: Post,
+    /// The server's own address, told to workers; nothing is posted before it is known.
+    pub(super) url: OnceLock<String>,
     /// Reads single promises while the core is locked; never held for long.
     reader: Mutex<SqliteReader>,
     /// Reads whole tables beside it.
@@ -85,6 +89,8 @@ impl Shared {
             reader: Mutex::new(readers.single),
             searcher: Mutex::new(readers.whole),
             retention: config.retention,
+            post: Post::new(config.push.clone()),
+            url: OnceLock::new(),
         }
     }
 

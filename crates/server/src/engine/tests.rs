@@ -3,6 +3,7 @@ mod debug;
 mod delivery;
 mod durability;
 mod guards;
+mod push;
 mod residence;
 mod schedules;
 
@@ -36,6 +37,12 @@ fn create(id: &str) -> Request {
 
 fn create_for(id: &str, target: &str) -> Request {
     let tags = BTreeMap::from([(TARGET.to_owned(), target.to_owned())]);
+    Request::PromiseCreate(Create { id: id.to_owned(), timeout_at: FAR, param: Value::default(), tags })
+}
+
+/// A promise that anybody may await.
+fn create_external(id: &str) -> Request {
+    let tags = BTreeMap::from([("resonate:external".to_owned(), "true".to_owned())]);
     Request::PromiseCreate(Create { id: id.to_owned(), timeout_at: FAR, param: Value::default(), tags })
 }
 

@@ -1,7 +1,7 @@
 //! One request from the wire: parsed, refused where clients may not write, applied, answered once durable.
 
 use crate::engine::residence::is_search;
-use crate::engine::{Engine, SubmitError};
+use crate::engine::{Engine, SubmitError, delivery};
 use base::Timestamp;
 use protocol::wire::{self, Parsed};
 use protocol::{Address, Body, Create, FenceAction, Request, Response, TARGET};
@@ -17,7 +17,7 @@ impl Engine {
                 return (400, wire::render_bad_request(&bad));
             }
         };
-        let refused = protocol::reserved_refusal(&parsed.request).or_else(|| unroutable_refusal(&parsed.request));
+        let refused = protocol::reserved_refusal(&parsed.request).or_else(|| self.unroutable(&parsed.request));
         let response = match refused {
             Some(refusal) => refusal,
             None => self.answer(&parsed).await.unwrap_or_else(|refused| self.unavailable(&refused)),
@@ -65,6 +65,22 @@ impl Engine {
         Ok(response)
     }
 
+    /// The 400 for an address that is well formed and that this server does not deliver to.
+    fn unroutable(&self, request: &Request) -> Option<Response> {
+        let address = address(request)?;
+        let refuse =
+            |why: &str| Some(Response::refuse(400, format!("delivery to `{address}` is not supported; {why}")));
+        match Address::parse(address)? {
+            Address::Poll { .. } => None,
+            Address::Http(_) if !self.shared.post.is_enabled() => {
+                refuse("this server posts to nobody (push.enabled is false); use a poll:// address")
+            }
+            Address::Http(url) if delivery::origin(&url).is_none() => refuse("it is not a URL"),
+            Address::Http(_) => None,
+            Address::Topic { .. } | Address::Command(_) => refuse("use a poll://, http:// or https:// address"),
+        }
+    }
+
     fn unavailable(&self, refused: &SubmitError) -> Response {
         Response::refuse(503, self.trouble().unwrap_or_else(|| format!("{refused}; ask again later")))
     }
@@ -82,15 +98,17 @@ fn carries_others(response: &Response) -> bool {
     }
 }
 
-/// The 400 for an address that is well formed and that this server does not deliver to: only polling is supported.
-fn unroutable_refusal(request: &Request) -> Option<Response> {
-    let create = |create: &Create| create.tags.get(TARGET).cloned();
-    let address = match request {
+/// The address that a request names, if it names one.
+fn address(request: &Request) -> Option<&str> {
+    fn target(create: &Create) -> Option<&str> {
+        create.tags.get(TARGET).map(String::as_str)
+    }
+    match request {
         Request::PromiseCreate(action)
         | Request::TaskCreate { action, .. }
-        | Request::TaskFence { action: FenceAction::Create(action), .. } => create(action),
-        Request::RegisterListener { address, .. } => Some(address.clone()),
-        Request::ScheduleCreate(create) => create.promise_tags.get(TARGET).cloned(),
+        | Request::TaskFence { action: FenceAction::Create(action), .. } => target(action),
+        Request::RegisterListener { address, .. } => Some(address),
+        Request::ScheduleCreate(create) => create.promise_tags.get(TARGET).map(String::as_str),
         Request::PromiseGet { .. }
         | Request::PromiseSettle(_)
         | Request::RegisterCallback(_)
@@ -109,11 +127,5 @@ fn unroutable_refusal(request: &Request) -> Option<Response> {
         | Request::ScheduleDelete { .. }
         | Request::ScheduleSearch(_)
         | Request::Debug(_) => None,
-    }?;
-    match Address::parse(&address)? {
-        Address::Poll { .. } => None,
-        Address::Http(_) | Address::Topic { .. } | Address::Command(_) => {
-            Some(Response::refuse(400, format!("delivery to `{address}` is not supported; use a poll:// address")))
-        }
     }
 }

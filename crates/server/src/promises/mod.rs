@@ -10,7 +10,7 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use std::convert::Infallible;
 use std::time::Duration;
@@ -32,6 +32,8 @@ struct Served {
 
 /// The protocol's routes. `url` is the server's own address, told to workers in every execute message.
 pub fn routes(engine: Engine, url: impl Into<String>) -> Router {
+    let url = url.into();
+    engine.listens_at(&url);
     let mut router = Router::new()
         .route("/", post(rpc))
         .route("/poll/{group}/{id}", get(poll))
@@ -40,7 +42,7 @@ pub fn routes(engine: Engine, url: impl Into<String>) -> Router {
     for path in OLD_PATHS {
         router = router.route(path, any(gone));
     }
-    router.layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX)).with_state(Served { engine, url: url.into() })
+    router.layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX)).with_state(Served { engine, url })
 }
 
 async fn rpc(State(served): State<Served>, body: Bytes) -> Response {
@@ -60,18 +62,21 @@ async fn poll(State(served): State<Served>, Path((group, id)): Path<(String, Str
     }
 }
 
-/// The next bytes of a stream: a message, or a comment if none came for a while.
+/// The next bytes of a stream: what waits for it, in one write, or a comment if none came for a while.
 async fn next_frame(
     (mut connection, url): (Connection, String),
 ) -> Option<(Result<Bytes, Infallible>, (Connection, String))> {
-    let frame = match tokio::time::timeout(KEEP_ALIVE_EVERY, connection.next()).await {
+    let frame = match tokio::time::timeout(KEEP_ALIVE_EVERY, connection.next_chunk()).await {
         Err(_) => Bytes::from_static(b": keep-alive\n\n"),
         Ok(None) => return None,
-        Ok(Some(message)) => {
-            let mut frame = b"data: ".to_vec();
-            frame.extend_from_slice(&protocol::wire::render_message(&message, &url));
-            frame.extend_from_slice(b"\n\n");
-            Bytes::from(frame)
+        Ok(Some(messages)) => {
+            let mut chunk = BytesMut::new();
+            for message in messages {
+                chunk.extend_from_slice(b"data: ");
+                chunk.extend_from_slice(&protocol::wire::render_message(&message, &url));
+                chunk.extend_from_slice(b"\n\n");
+            }
+            chunk.freeze()
         }
     };
     Some((Ok(frame), (connection, url)))

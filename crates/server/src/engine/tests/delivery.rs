@@ -104,6 +104,189 @@ async fn a_dropped_connection_gives_its_tasks_away_after_the_grace() {
 }
 
 #[tokio::test]
+async fn each_drop_begins_a_grace_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let grace = Millis(1_000);
+    let config = Config { reconnect_grace: Grace(grace), ..Config::default() };
+    let engine = Engine::open(dir.path(), config, Env::manual(START)).unwrap();
+    let mut first = engine.subscribe("g", "w1").unwrap();
+    submit(&engine, vec![create_for("t", "poll://any@g")]).await.unwrap();
+    assert_eq!(offered(&mut first).await.1, 0);
+    let lease = Request::TaskAcquire { id: "t".to_owned(), version: 0, pid: "w1".to_owned(), ttl: Millis(60_000) };
+    submit(&engine, vec![lease]).await.unwrap();
+    drop(first);
+    engine.env().advance(Millis(600));
+    drop(engine.subscribe("g", "w1").unwrap());
+    let mut second = engine.subscribe("g", "w2").unwrap();
+    engine.env().advance(Millis(999));
+    assert!(is_silent(&engine, &mut second).await, "the first grace ended with the return");
+    engine.env().advance(Millis(1));
+    assert_eq!(offered(&mut second).await, ("t".to_owned(), 2));
+    // The same worker elsewhere is alive.
+    submit(&engine, vec![acquire("t", 2, "w2")]).await.unwrap();
+    let _elsewhere = engine.subscribe("other", "w2").unwrap();
+    drop(second);
+    engine.env().advance(grace);
+    let mut third = engine.subscribe("g", "w3").unwrap();
+    assert!(is_silent(&engine, &mut third).await);
+    assert_eq!(engine.task("t").unwrap().pid.as_deref(), Some("w2"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_the_real_clock_a_dropped_workers_task_is_elsewhere_soon_after_the_grace() {
+    let dir = tempfile::tempdir().unwrap();
+    let grace = Duration::from_millis(300);
+    let config = Config { reconnect_grace: Grace(Millis(300)), ..Config::default() };
+    let engine = Engine::open(dir.path(), config, Env::real()).unwrap();
+    let create_live = |id: &str, group: &str| {
+        let Request::PromiseCreate(create) = create_for(id, &format!("poll://any@{group}")) else { unreachable!() };
+        Request::PromiseCreate(Create { timeout_at: engine.env().now().plus(Millis(3_600_000)), ..create })
+    };
+    // The fastest of several: a machine that is busy with other things proves nothing about us.
+    let mut fastest = Duration::MAX;
+    for round in 0..5 {
+        let (id, group) = (format!("t{round}"), format!("g{round}"));
+        let mut first = engine.subscribe(&group, "w1").unwrap();
+        submit(&engine, vec![create_live(&id, &group)]).await.unwrap();
+        assert_eq!(offered(&mut first).await, (id.clone(), 0));
+        let lease = Request::TaskAcquire { id, version: 0, pid: "w1".to_owned(), ttl: Millis(60_000) };
+        submit(&engine, vec![lease]).await.unwrap();
+        let mut second = engine.subscribe(&group, "w2").unwrap();
+        let dropped = tokio::time::Instant::now();
+        drop(first);
+        assert_eq!(offered(&mut second).await.1, 2);
+        let took = dropped.elapsed();
+        // The clock of the engine counts whole milliseconds.
+        assert!(took >= grace - Duration::from_millis(1), "{took:?}");
+        fastest = fastest.min(took);
+    }
+    assert!(fastest <= grace + Duration::from_millis(100), "{fastest:?}");
+}
+
+/// The next message, if one is there already.
+async fn at_hand(connection: &mut Connection) -> Option<Message> {
+    let mut next = pin!(connection.next());
+    match poll_fn(|cx| Poll::Ready(next.as_mut().poll(cx))).await {
+        Poll::Ready(message) => message,
+        Poll::Pending => None,
+    }
+}
+
+/// What a run of the random test below knows to be owed.
+#[derive(Default)]
+struct Known {
+    listened: std::collections::BTreeSet<String>,
+    settled: std::collections::BTreeSet<String>,
+    told: std::collections::BTreeSet<String>,
+    tasks: std::collections::BTreeSet<String>,
+}
+
+/// No unblock is lost, and no execute of a pending task, whoever connects, drops or starts again.
+#[tokio::test]
+async fn what_is_owed_survives_drops_and_restarts() {
+    for seed in 1..=12_u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env::manual(START);
+        let mut state = seed;
+        let mut roll = |sides: u64| {
+            // Knuth's linear congruential generator; the high bits are good enough to choose by.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % sides
+        };
+        let (mut known, mut workers) = (Known::default(), Vec::new());
+        let mut engine = Engine::open(dir.path(), Config::default(), env.clone()).unwrap();
+        for step in 0..80 {
+            match roll(8) {
+                0 | 1 => {
+                    let (id, who) = (format!("p{step}"), roll(3));
+                    let address = format!("poll://uni@g/{who}");
+                    let listen = Request::RegisterListener { awaited: id.clone(), address };
+                    submit(&engine, vec![create_external(&id), listen]).await.unwrap();
+                    known.listened.insert(id);
+                }
+                2 => {
+                    if let Some(id) = known.listened.iter().find(|id| !known.settled.contains(*id)).cloned() {
+                        submit(&engine, vec![settle(&id, "done")]).await.unwrap();
+                        known.settled.insert(id);
+                    }
+                }
+                3 => {
+                    let id = format!("t{step}");
+                    submit(&engine, vec![create_for(&id, "poll://any@g")]).await.unwrap();
+                    known.tasks.insert(id);
+                }
+                4 => workers.push(engine.subscribe("g", &roll(3).to_string()).unwrap()),
+                5 if !workers.is_empty() => {
+                    let pick = usize::try_from(roll(workers.len() as u64)).unwrap();
+                    drop(workers.swap_remove(pick));
+                }
+                6 => engine.env().advance(Millis(roll(7_000))),
+                _ if roll(4) == 0 => {
+                    workers.clear();
+                    drop(engine);
+                    engine = Engine::open(dir.path(), Config::default(), env.clone()).unwrap();
+                }
+                _ => {}
+            }
+            engine.flush().await.unwrap();
+            assert_owed(&engine, &known, seed, step);
+        }
+        // Somebody reads at last: everything arrives, or had arrived before.
+        drop(workers);
+        let mut readers: Vec<_> = (0..3).map(|who| engine.subscribe("g", &who.to_string()).unwrap()).collect();
+        for reader in &mut readers {
+            while let Some(message) = at_hand(reader).await {
+                match message {
+                    Message::Unblock { promise, .. } => drop(known.told.insert(promise.id.clone())),
+                    Message::Execute { task_id, .. } => assert!(known.tasks.contains(&task_id)),
+                }
+            }
+        }
+        assert_eq!(known.told, known.settled, "seed {seed}: nobody read before, so all of it is told now");
+        assert_eq!(engine.violations(), Vec::<String>::new());
+    }
+}
+
+/// Nobody has read anything: each unblock is still owed, and each pending task is queued or its timer runs.
+fn assert_owed(engine: &Engine, known: &Known, seed: u64, step: u64) {
+    let owed = engine.owed();
+    for id in &known.settled {
+        let is_owed =
+            |owed: &super::super::Owed| matches!(&*owed.message, Message::Unblock { promise, .. } if promise.id == *id);
+        assert!(owed.iter().any(is_owed), "seed {seed}, step {step}: the unblock of {id} is lost");
+    }
+    for id in &known.tasks {
+        let task = engine.task(id).unwrap();
+        let is_owed =
+            |owed: &super::super::Owed| matches!(&*owed.message, Message::Execute { task_id, .. } if task_id == id);
+        assert!(owed.iter().any(is_owed) || task.retry_at.is_some(), "seed {seed}, step {step}: {task:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_sent_arrived_or_waits_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let mut worker = engine.subscribe("g", "w").unwrap();
+    for id in ["a", "b", "c"] {
+        submit(&engine, vec![create_for(id, "poll://any@g")]).await.unwrap();
+    }
+    let chunk = worker.next_chunk().await.unwrap();
+    assert_eq!(chunk.len(), 3, "one write for what waits");
+    submit(&engine, vec![create_for("d", "poll://any@h"), acquire("a", 0, "w")]).await.unwrap();
+    let counts = engine.delivery_counts();
+    assert_eq!((counts.sent, counts.delivered, counts.waiting, counts.connections), (3, 1, 1, 1));
+    drop(worker);
+    let mut worker = engine.subscribe("g", "w").unwrap();
+    assert_eq!(worker.next_chunk().await.unwrap().len(), 2);
+    engine.env().advance(ACK_AFTER);
+    // `a` was taken for two seconds and is offered again by now; `d` waits for another group.
+    until("the frames count as received", || engine.outbox_len() == 2).await;
+    let counts = engine.delivery_counts();
+    assert_eq!((counts.sent, counts.delivered, counts.retried, counts.dead), (5, 3, 2, 0));
+}
+
+#[tokio::test]
 async fn a_lapsed_lease_is_offered_again_and_a_pending_task_every_retry() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open(dir.path());
