@@ -67,6 +67,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  stanch replay inc-….stanch\n  stanch replay inc-….stanch --trust trust.keys --json\n  stanch replay inc-….stanch --policy policy.toml"
     )]
     Replay(ReplayArgs),
+    /// Messages owed to workers and listeners: what waits, what was given up, and sending that again
+    #[command(subcommand, after_help = "Example:\n  stanch outbox ls --dead")]
+    Outbox(OutboxCommand),
     /// Experiments on the sample shop, judged from outside the product
     #[cfg(feature = "lab")]
     #[command(subcommand, after_help = "Example:\n  stanch lab faults --fault hang --seeds 1-2")]
@@ -509,6 +512,48 @@ pub(crate) struct ReplayArgs {
     /// Show what this policy would have decided instead
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `stanch outbox`
+#[derive(Debug, Subcommand)]
+pub(crate) enum OutboxCommand {
+    /// List what waits, what was sent a moment ago and what was given up (dead letters)
+    #[command(after_help = "Examples:\n  stanch outbox ls\n  stanch outbox ls --dead --json")]
+    Ls(OutboxListArgs),
+    /// Send a dead letter again, or at once what waits for its next attempt
+    #[command(after_help = "Examples:\n  stanch outbox retry 17\n  stanch outbox retry --all")]
+    Retry(OutboxRetryArgs),
+}
+
+/// `stanch outbox ls`
+#[derive(Debug, Args)]
+pub(crate) struct OutboxListArgs {
+    /// Only what was given up
+    #[arg(long)]
+    pub(crate) dead: bool,
+    /// Address of the server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
+    pub(crate) server: String,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `stanch outbox retry`
+#[derive(Debug, Args)]
+pub(crate) struct OutboxRetryArgs {
+    /// The message, by the id that `stanch outbox ls` shows
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub(crate) id: Option<u64>,
+    /// Every dead letter
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Address of the server
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
+    pub(crate) server: String,
     /// JSON on stdout
     #[arg(long)]
     pub(crate) json: bool,

@@ -143,6 +143,9 @@ fn what_excludes_each_other_is_refused() {
         "stanch lab faults --seeds 5-1",
         "stanch lab faults --fault melt",
         "stanch lab faults --again",
+        "stanch outbox retry",
+        "stanch outbox retry 1 --all",
+        "stanch outbox retry one",
     ] {
         assert!(Cli::try_parse_from(typed.split(' ')).is_err(), "{typed}");
     }

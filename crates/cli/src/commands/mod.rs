@@ -7,6 +7,7 @@ mod group;
 mod hold;
 #[cfg(feature = "lab")]
 mod lab;
+mod outbox;
 mod recover;
 mod replay;
 mod run;
@@ -15,7 +16,7 @@ mod show;
 mod signals;
 mod store;
 
-use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, SandboxCommand};
+use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, OutboxCommand, SandboxCommand};
 use crate::failure::Failure;
 use clap::CommandFactory as _;
 #[cfg(feature = "lab")]
@@ -43,6 +44,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Evidence(EvidenceCommand::Show { file, json }) => evidence::show(&file, json),
         Command::Replay(args) => replay::run(&args),
+        Command::Outbox(OutboxCommand::Ls(args)) => outbox::list(&args).await,
+        Command::Outbox(OutboxCommand::Retry(args)) => outbox::retry(&args).await,
         #[cfg(feature = "lab")]
         Command::Lab(crate::args::LabCommand::Faults(args)) => Box::pin(lab::faults(args)).await,
         Command::Doctor(args) => store::doctor(&args.data),
