@@ -28,13 +28,15 @@ pub enum Error {
     /// The address is not `http://host:port`.
     #[error("`{0}` is not an address of the form http://host:port")]
     Address(String),
-    /// The server could not be reached or broke off; whether it acted on the request is unknown.
+    /// The server could not be reached, or broke off.
     #[error("the server at {url} did not answer: {cause}")]
     Unreachable {
         /// The server.
         url: String,
         /// What went wrong.
         cause: String,
+        /// Whether the request may have reached it. False: no connection was made, so nothing was done.
+        sent: bool,
     },
     /// No answer within [`REQUEST_TIMEOUT`]; whether the server acted on the request is unknown.
     #[error("the server at {0} did not answer in time")]
@@ -53,6 +55,25 @@ pub enum Error {
         /// The server's words.
         message: String,
     },
+}
+
+impl Error {
+    /// Whether the server may have done what was asked, although there is no answer that says so. False: it has not.
+    #[must_use]
+    pub fn may_have_acted(&self) -> bool {
+        match self {
+            Error::Address(_) | Error::Unreachable { sent: false, .. } => false,
+            Error::Unreachable { sent: true, .. } | Error::Timeout(_) | Error::Answer(_) | Error::Json(_) => true,
+            // A commit that failed may still be found on the disk when the store is read again.
+            Error::Refused { status, .. } => *status >= 500,
+        }
+    }
+
+    /// Whether the connection is what failed: it was not made, or broke off.
+    #[must_use]
+    pub fn is_connection(&self) -> bool {
+        matches!(self, Error::Unreachable { .. })
+    }
 }
 
 /// What went wrong under a request, in words.
@@ -165,7 +186,7 @@ impl Http {
             .map_err(|e| Error::Address(e.to_string()))?;
         match &self.way {
             Way::Sockets(pool) => {
-                let answer = pool.request(request).await.map_err(|e| self.unreachable(&e))?;
+                let answer = pool.request(request).await.map_err(|e| self.broken(&e, !e.is_connect()))?;
                 Ok(answer.map(|body| body.map_err(|e| Cause(causes(&e))).boxed_unsync()))
             }
             Way::Through(exchange) => exchange.exchange(request).await.map_err(|e| self.unreachable(&e)),
@@ -173,7 +194,11 @@ impl Http {
     }
 
     fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> Error {
-        Error::Unreachable { url: self.base.clone(), cause: causes(error) }
+        self.broken(error, true)
+    }
+
+    fn broken(&self, error: &(dyn std::error::Error + 'static), sent: bool) -> Error {
+        Error::Unreachable { url: self.base.clone(), cause: causes(error), sent }
     }
 }
 
@@ -197,7 +222,9 @@ impl Events {
                         self.buffer.extend_from_slice(data);
                     }
                 }
-                Some(Err(e)) => return Err(Error::Unreachable { url: self.url.clone(), cause: e.to_string() }),
+                Some(Err(e)) => {
+                    return Err(Error::Unreachable { url: self.url.clone(), cause: e.to_string(), sent: true });
+                }
             }
         }
     }
@@ -267,6 +294,30 @@ mod tests {
         });
         assert_eq!((http.answer_bytes_max, http.event_bytes_max), (ANSWER_BYTES_MAX, EVENT_BYTES_MAX));
         http
+    }
+
+    #[tokio::test]
+    async fn an_error_says_whether_the_server_may_have_acted() {
+        // Nobody listens there any more: no connection is made.
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = Http::new(&format!("http://{}", gone.local_addr().unwrap())).unwrap();
+        drop(gone);
+        let refused = http.call(Method::GET, "/", Vec::new()).await.unwrap_err();
+        assert_eq!((refused.is_connection(), refused.may_have_acted()), (true, false), "{refused:?}");
+        // It takes the request and hangs up in the middle of its answer.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let http = Http::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.read(&mut [0; 4_096]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await.unwrap();
+        });
+        let broken = http.call(Method::GET, "/", Vec::new()).await.unwrap_err();
+        assert_eq!((broken.is_connection(), broken.may_have_acted()), (true, true), "{broken:?}");
+        let status = |status| Error::Refused { status, message: String::new() }.may_have_acted();
+        assert_eq!([400, 404, 409, 422, 429, 500, 503].map(status), [false, false, false, false, false, true, true]);
+        assert!(Error::Timeout(String::new()).may_have_acted() && Error::Answer(String::new()).may_have_acted());
     }
 
     #[tokio::test]

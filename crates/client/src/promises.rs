@@ -1,4 +1,5 @@
 use crate::http::{Error, Events, Exchange, Http};
+use crate::pause::longer;
 use base::{Millis, Timestamp};
 use hyper::Method;
 use protocol::wire::{self, Incoming};
@@ -19,10 +20,35 @@ const REGISTER_EVERY: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// A client of one server; cheap to clone.
+///
+/// It asks once, unless [`Client::retrying`] says otherwise. Every failure is an [`Error`], which says with
+/// [`Error::may_have_acted`] whether the server may have done what was asked.
 #[derive(Clone, Debug)]
 pub struct Client {
     http: Http,
     calls: Arc<AtomicU64>,
+    retry: Retry,
+}
+
+/// How often a request is sent again whose connection failed. No answer of a server is ever a reason to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How often at most; 0 is never.
+    pub times: u32,
+    /// The pause before the first time; it doubles, up to five seconds.
+    pub first: Duration,
+}
+
+impl Retry {
+    /// Every request is sent once.
+    pub const NEVER: Retry = Retry { times: 0, first: Duration::ZERO };
+}
+
+impl Default for Retry {
+    /// Five times in about three seconds: as long as a server takes to restart.
+    fn default() -> Retry {
+        Retry { times: 5, first: Duration::from_millis(100) }
+    }
 }
 
 impl Client {
@@ -31,13 +57,21 @@ impl Client {
     /// # Errors
     /// The address is not `http://host:port`.
     pub fn new(url: &str) -> Result<Client, Error> {
-        Ok(Client { http: Http::new(url)?, calls: Arc::new(AtomicU64::new(0)) })
+        Ok(Client { http: Http::new(url)?, calls: Arc::new(AtomicU64::new(0)), retry: Retry::NEVER })
     }
 
     /// A client that reaches its server another way than by sockets.
     #[must_use]
     pub fn through(exchange: Arc<dyn Exchange>) -> Client {
-        Client { http: Http::through(exchange), calls: Arc::new(AtomicU64::new(0)) }
+        Client { http: Http::through(exchange), calls: Arc::new(AtomicU64::new(0)), retry: Retry::NEVER }
+    }
+
+    /// The same client, asking again when a connection fails: always if none was made, and after one that broke off
+    /// only what may be asked twice without harm. Acquire, release, fulfill, suspend, continue and the creation of a
+    /// task are not among that: a second one would be refused although the first one was done.
+    #[must_use]
+    pub fn retrying(self, retry: Retry) -> Client {
+        Client { retry, ..self }
     }
 
     /// The server's address.
@@ -52,6 +86,20 @@ impl Client {
     /// There was no usable answer; whether the operation was performed is then unknown, and repeating it is safe
     /// where the protocol says so.
     pub async fn rpc(&self, request: &Request) -> Result<Response, Error> {
+        let mut pause = self.retry.first;
+        for _ in 0..self.retry.times {
+            match self.ask(request).await {
+                Err(error) if error.is_connection() && (!error.may_have_acted() || is_repeatable(request)) => {
+                    tokio::time::sleep(pause).await;
+                    pause = longer(pause);
+                }
+                answer => return answer,
+            }
+        }
+        self.ask(request).await
+    }
+
+    async fn ask(&self, request: &Request) -> Result<Response, Error> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed).to_string();
         let (status, bytes) = self.http.call(Method::POST, "/", wire::render_request(&call, request)).await?;
         let answer = wire::parse_response(&bytes).map_err(|e| Error::Answer(format!("{e} (HTTP {status})")))?;
@@ -111,19 +159,10 @@ impl Client {
     ///
     /// # Errors
     /// No answer, or a refusal other than 404 and 409.
-    pub async fn acquire(
-        &self,
-        task: &TaskRef,
-        pid: &str,
-        ttl: Millis,
-    ) -> Result<Option<(TaskRecord, Arc<Promise>, Vec<Arc<Promise>>)>, Error> {
+    pub async fn acquire(&self, task: &TaskRef, pid: &str, ttl: Millis) -> Result<Option<Acquired>, Error> {
         let TaskRef { id, version } = task.clone();
         let response = self.rpc(&Request::TaskAcquire { id, version, pid: pid.to_owned(), ttl }).await?;
-        match response.body {
-            Body::Acquired { task, promise, preload } => Ok(Some((task, promise, preload))),
-            _ if matches!(response.status, 404 | 409) => Ok(None),
-            _ => Err(refusal(response)),
-        }
+        acquired(response)
     }
 
     /// Gives a task back; false if it was not held at this version any more.
@@ -243,15 +282,42 @@ impl Client {
     }
 }
 
+/// A task, its promise, and promises of the same branch, as many as the server sent.
+pub type Acquired = (TaskRecord, Arc<Promise>, Vec<Arc<Promise>>);
+
+/// What was acquired; `None` if it is not to be had.
+pub(crate) fn acquired(response: Response) -> Result<Option<Acquired>, Error> {
+    match response.body {
+        Body::Acquired { task, promise, preload } => Ok(Some((task, promise, preload))),
+        _ if matches!(response.status, 404 | 409) => Ok(None),
+        _ => Err(refusal(response)),
+    }
+}
+
+/// Whether a second request of the same kind, after a first one that was done, is answered as the first one was.
+fn is_repeatable(request: &Request) -> bool {
+    !matches!(
+        request,
+        Request::TaskCreate { .. }
+            | Request::TaskAcquire { .. }
+            | Request::TaskRelease(_)
+            | Request::TaskFulfill { .. }
+            | Request::TaskSuspend { .. }
+            | Request::TaskContinue { .. }
+            | Request::ScheduleDelete { .. }
+            | Request::Debug(_)
+    )
+}
+
 /// The promise of an answer, or the refusal.
-fn promise(response: Response) -> Result<Promise, Error> {
+pub(crate) fn promise(response: Response) -> Result<Promise, Error> {
     match response.body {
         Body::Promise(promise) => Ok(Arc::unwrap_or_clone(promise)),
         _ => Err(refusal(response)),
     }
 }
 
-fn refusal(response: Response) -> Error {
+pub(crate) fn refusal(response: Response) -> Error {
     match response.body {
         Body::Error(message) => Error::Refused { status: response.status, message },
         _ => Error::Answer("it carries something else than was asked for".to_owned()),
@@ -278,4 +344,60 @@ fn read<R: DeserializeOwned>(bytes: &[u8]) -> Result<R, Error> {
 /// Bits that no two waits share; nothing depends on them being secret.
 fn draw() -> u64 {
     RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    /// A server that hangs up after it has read so many requests, and answers what comes then with a 404.
+    async fn hanging_up(times: u32) -> (String, tokio::task::JoinHandle<u32>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let read = tokio::spawn(async move {
+            let mut read = 0;
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut bytes = vec![0; 4_096];
+                let length = stream.read(&mut bytes).await.unwrap();
+                let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+                let body = text.split("\r\n\r\n").nth(1).unwrap().to_owned();
+                read += 1;
+                if read <= times {
+                    continue;
+                }
+                let asked: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let head = serde_json::json!({ "corrId": asked["head"]["corrId"], "status": 404, "version": "" });
+                let answer = serde_json::json!({ "kind": asked["kind"], "head": head, "data": "none" }).to_string();
+                let head = format!("HTTP/1.1 404 Not Found\r\ncontent-length: {}\r\n\r\n", answer.len());
+                stream.write_all(format!("{head}{answer}").as_bytes()).await.unwrap();
+                break;
+            }
+            read
+        });
+        (url, read)
+    }
+
+    #[tokio::test]
+    async fn what_may_be_asked_twice_is_asked_again_when_the_connection_fails_and_nothing_else_is() {
+        let retry = Retry { times: 3, first: Duration::from_millis(1) };
+        let (url, read) = hanging_up(3).await;
+        let client = Client::new(&url).unwrap().retrying(retry);
+        assert!(client.get("a").await.unwrap().is_none());
+        assert_eq!(read.await.unwrap(), 4);
+
+        let (url, read) = hanging_up(1).await;
+        let client = Client::new(&url).unwrap().retrying(retry);
+        let task = TaskRef { id: "a".to_owned(), version: 1 };
+        let broken = client.release(&task).await.unwrap_err();
+        assert!(broken.is_connection() && broken.may_have_acted(), "{broken:?}");
+        // The next one is the second that the server reads, not the third.
+        assert!(!client.release(&task).await.unwrap());
+        assert_eq!(read.await.unwrap(), 2);
+
+        let (url, _read) = hanging_up(9).await;
+        let once = Client::new(&url).unwrap().get("a").await.unwrap_err();
+        assert!(once.is_connection(), "{once:?}");
+    }
 }

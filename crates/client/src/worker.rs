@@ -1,4 +1,6 @@
-use crate::http::Error;
+use crate::leases::Leases;
+use crate::operations::Suspended;
+use crate::pause::{BACKOFF_MIN, longer};
 use crate::promises::Client;
 use base::Millis;
 use protocol::wire::{self, Incoming};
@@ -6,19 +8,14 @@ use protocol::{Promise, Resolution, TaskRef, TaskState, Value};
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// LIMIT: tasks that one worker works on at the same time; more are left to others and to the retry.
 pub const JOBS_MAX: usize = 64;
-/// The first pause before a lost stream is opened again; doubles up to [`BACKOFF_MAX`].
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest pause before a lost stream is opened again.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// Heartbeats per lease.
-const BEATS: u32 = 3;
+/// LIMIT: times that a job runs again because what it suspends on has settled already; then it is given back.
+pub const REPLAYS_MAX: u32 = 100;
 
 /// A worker of one group: takes what it is offered and hands it to a closure.
 #[derive(Clone, Debug)]
@@ -56,6 +53,9 @@ pub enum Outcome {
     Release,
     /// The promise settles so.
     Fulfill(Resolution, Value),
+    /// The work waits for one of these promises. It runs again from its top when one has settled, here or elsewhere; at
+    /// once if one has settled already. If the server does not let them be awaited, the task is given back.
+    Suspend(Vec<String>),
 }
 
 impl Lease {
@@ -75,6 +75,10 @@ impl Lease {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.lost.is_cancelled()
+    }
+
+    pub(crate) fn lose(&self) {
+        self.lost.cancel();
     }
 
     /// Completes when the lease is lost, or could not be confirmed for as long as it lasts.
@@ -97,6 +101,9 @@ impl Worker {
         R: Future<Output = Outcome> + Send + 'static,
     {
         let mut jobs = Jobs::default();
+        // Ends with this future, however that ends.
+        let mut beating = JoinSet::new();
+        beating.spawn(Arc::clone(&jobs.leases).beat(self.client.clone(), self.pid.clone(), self.ttl));
         let mut backoff = BACKOFF_MIN;
         while !stop.is_cancelled() {
             tokio::select! {
@@ -139,83 +146,67 @@ impl Worker {
             let Ok(Incoming::Execute { task, .. }) = wire::parse_message(&event) else { continue };
             // What is not taken now is offered again after the retry time.
             if jobs.running.len() < JOBS_MAX && jobs.offered.insert(task.clone()) {
-                let id = jobs.running.spawn(self.clone().perform(task.clone(), work.clone())).id();
+                let id =
+                    jobs.running.spawn(self.clone().perform(task.clone(), Arc::clone(&jobs.leases), work.clone())).id();
                 jobs.ids.push((id, task));
             }
         }
     }
 
     /// Acquires one offered task, works on it under its lease, and ends it.
-    async fn perform<F, R>(self, offered: TaskRef, work: F)
+    async fn perform<F, R>(self, offered: TaskRef, leases: Arc<Leases>, work: F)
     where
         F: Fn(Job) -> R + Send + Sync,
         R: Future<Output = Outcome> + Send + 'static,
     {
         let asked = Instant::now();
         // A failed acquire is repaired by the retry, or by the lease if only its answer was lost.
-        let Ok(Some((task, promise, preload))) = self.client.acquire(&offered, &self.pid, self.ttl).await else {
+        let Ok(Some((task, promise, mut preload))) = self.client.acquire(&offered, &self.pid, self.ttl).await else {
             return;
         };
         if task.state != TaskState::Acquired {
             return;
         }
         let lease = Lease { task: TaskRef { id: task.id, version: task.version }, lost: CancellationToken::new() };
-        let job = Job { promise, preload, lease: lease.clone() };
-        let outcome = tokio::select! {
-            biased;
-            outcome = work(job) => outcome,
-            // Heartbeats end with the work; the work learns of a loss from its lease and ends itself.
-            () = self.keep(&lease, asked) => Outcome::Settled,
-        };
-        if lease.is_lost() {
-            return;
+        // Heartbeats end with the work; the work learns of a loss from its lease and ends itself.
+        let _kept = leases.keep(&lease, asked);
+        for _ in 0..=REPLAYS_MAX {
+            let job = Job { promise: Arc::clone(&promise), preload, lease: lease.clone() };
+            let outcome = work(job).await;
+            if lease.is_lost() {
+                return;
+            }
+            match self.end(&lease, outcome).await {
+                Some(more) => preload = more,
+                None => return,
+            }
         }
-        // If the answer is lost the lease runs out, which is what the release or the successor is for.
+        drop(self.client.release(&lease.task).await);
+    }
+
+    /// Ends a job as its work says; `Some` if the work is to go on, with these promises of its branch.
+    ///
+    /// If an answer is lost the lease runs out, which is what the release or the successor is for.
+    async fn end(&self, lease: &Lease, outcome: Outcome) -> Option<Vec<Arc<Promise>>> {
         match outcome {
             Outcome::Settled => {}
             Outcome::Release => drop(self.client.release(&lease.task).await),
             Outcome::Fulfill(state, value) => drop(self.client.fulfill(&lease.task, state, value).await),
+            Outcome::Suspend(awaited) => match self.client.suspend(&lease.task, &awaited).await {
+                Ok(Suspended::Ready(preload)) => return Some(preload),
+                Ok(Suspended::Waiting | Suspended::Lost) => {}
+                Err(error) if error.may_have_acted() => {}
+                Err(_) => drop(self.client.release(&lease.task).await),
+            },
         }
+        None
     }
-
-    /// Keeps a lease alive; never completes, so that the work decides when it ends.
-    ///
-    /// The server does not report a lost lease with the heartbeat, so the task is read after each. A lease that could
-    /// not be confirmed for its whole length counts as lost, since the server has then given the task away.
-    async fn keep(&self, lease: &Lease, acquired: Instant) {
-        let ttl = Duration::from_millis(self.ttl.0);
-        let mut confirmed = acquired;
-        loop {
-            tokio::time::sleep(ttl / BEATS).await;
-            let asked = Instant::now();
-            let beat = tokio::time::timeout_at(confirmed + ttl, self.beat(lease)).await;
-            match beat {
-                Ok(Ok(true)) => confirmed = asked,
-                Ok(Ok(false)) => break,
-                Ok(Err(_)) if confirmed.elapsed() < ttl => {}
-                Ok(Err(_)) | Err(_) => break,
-            }
-        }
-        lease.lost.cancel();
-        std::future::pending().await
-    }
-
-    /// One heartbeat; false if the task is not ours any more.
-    async fn beat(&self, lease: &Lease) -> Result<bool, Error> {
-        self.client.heartbeat(&self.pid, std::slice::from_ref(&lease.task)).await?;
-        let task = self.client.task(&lease.task.id).await?;
-        Ok(task.is_some_and(|task| task.state == TaskState::Acquired && task.version == lease.task.version))
-    }
-}
-
-/// The pause after the next failure.
-fn longer(backoff: Duration) -> Duration {
-    (backoff * 2).min(BACKOFF_MAX)
 }
 
 /// The jobs of a worker, so that an offer that comes twice is taken once.
 #[derive(Default)]
 struct Jobs {
+    leases: Arc<Leases>,
     running: JoinSet<()>,
     offered: BTreeSet<TaskRef>,
     ids: Vec<(Id, TaskRef)>,
@@ -231,18 +222,5 @@ impl Jobs {
             let (_, task) = self.ids.swap_remove(at);
             self.offered.remove(&task);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let pauses: Vec<Duration> =
-            std::iter::successors(Some(BACKOFF_MIN), |last| Some(longer(*last))).take(9).collect();
-        assert_eq!(pauses[1], 2 * BACKOFF_MIN);
-        assert_eq!(pauses[6..], [BACKOFF_MAX; 3]);
     }
 }
