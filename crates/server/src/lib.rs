@@ -16,6 +16,7 @@ mod groups;
 pub mod gzip;
 pub mod holds;
 pub mod incidents;
+mod inspect;
 pub mod keys;
 pub mod limits;
 mod listen;

@@ -8,7 +8,9 @@ use crate::keys::{self, InitError};
 use crate::limits::Traffic;
 use crate::platform::Platform;
 use crate::telemetry::Telemetry;
-use crate::{agents, backup, evidence, groups, holds, listen, metrics, outbox, promises, remediation, telemetry};
+use crate::{
+    agents, backup, evidence, groups, holds, inspect, listen, metrics, outbox, promises, remediation, telemetry,
+};
 use axum::Router;
 use base::Millis;
 use governance::policy::{Policy, Windows};
@@ -286,6 +288,7 @@ pub fn router(app: &App, url: &str) -> Router {
         .merge(metrics::routes(app))
         .merge(backup::routes(app.clone()))
         .merge(outbox::routes(app.engine.clone()))
+        .merge(inspect::routes(app.engine.clone()))
 }
 
 fn ready(app: &App, local: SocketAddr, data: &Path) -> Ready {

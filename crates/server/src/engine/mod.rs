@@ -15,6 +15,7 @@ mod delivery;
 mod env;
 mod evidence;
 mod holds;
+mod inspect;
 mod meters;
 mod outbox;
 mod places;
@@ -36,6 +37,7 @@ pub use delivery::{
 pub use env::{Env, Stopped, Stopwatch};
 pub(crate) use holds::UNDO_TAG;
 pub use holds::{ALL, Hold, hold_id};
+pub use inspect::{Inspected, NEAR_MAX};
 pub use meters::{KINDS, Meters, STATUSES};
 pub use outbox::{LISTED_MAX, Owed, Resend, Stage};
 pub use post::{RootsError, roots};

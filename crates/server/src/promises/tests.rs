@@ -1,3 +1,5 @@
+mod workers;
+
 use super::routes;
 use crate::engine::{Config, Engine, Env, Grace};
 use axum::body::Body;
