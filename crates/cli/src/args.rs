@@ -1,6 +1,9 @@
 //! The command line.
 
+mod durable;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
+pub(crate) use durable::*;
 use std::path::PathBuf;
 
 /// Recovery of distributed systems that you can preview, prove and undo.
@@ -37,6 +40,26 @@ pub(crate) enum Command {
         after_help = "Example:\n  stanch sandbox up && stanch sandbox fault hang --service payments && stanch recover checkout"
     )]
     Sandbox(SandboxCommand),
+    /// Durable promises: create, settle, look, wait
+    #[command(
+        subcommand,
+        after_help = "Example:\n  stanch promise create approval-7 && stanch promise watch approval-7"
+    )]
+    Promise(PromiseCommand),
+    /// Tasks: what is offered to workers, who holds it, and why nothing happens
+    #[command(subcommand, after_help = "Example:\n  stanch task ls --state halted && stanch task show order-7")]
+    Task(TaskCommand),
+    /// Schedules: a promise at every instant that a cron expression names
+    #[command(subcommand, after_help = "Example:\n  stanch schedule create nightly --cron \"0 3 * * *\" --func report")]
+    Schedule(ScheduleCommand),
+    /// Call a function that a worker runs, in any of the protocol's languages
+    #[command(
+        after_help = "Examples:\n  stanch invoke order-7 --func checkout --arg cart-7 --wait\n  stanch invoke sum-1 --func add --arg 1 --arg 2 --json-args --target poll://any@default\n  stanch invoke remind-7 --func remind --delay 5m --timeout 1h"
+    )]
+    Invoke(InvokeArgs),
+    /// Show what a call called: the promises below one, with their states and durations
+    #[command(after_help = "Example:\n  stanch tree order-7")]
+    Tree(TreeArgs),
     /// Run the server: it takes in traces, leads recoveries, and keeps durable promises
     #[command(after_help = "Example:\n  stanch serve --data ./data --topology stanch.toml --platform ./platform")]
     Serve(ServeArgs),

@@ -1,96 +1,14 @@
 //! The tutorial, as somebody types it: every `console` block of `docs/tutorial.md`, in its order, in a shell.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
-#![expect(clippy::disallowed_methods, reason = "the commands are a shell's")]
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use support::{output, stanch, wait_until_nothing_is_left};
+use std::path::PathBuf;
+use support::page::{Desk, Typed, commands, is_shown, missing};
+use support::{stanch, wait_until_nothing_is_left};
 
 /// LIMIT: times the tutorial is begun when its recovery is left to a person.
 const TRIES_MAX: usize = 3;
-
-/// A command of the tutorial and the lines that it shows below it.
-#[derive(Debug, Default)]
-struct Typed {
-    command: String,
-    shown: Vec<String>,
-}
-
-/// The commands of the blocks that are marked `console`.
-fn commands(page: &str) -> Vec<Typed> {
-    let mut typed: Vec<Typed> = Vec::new();
-    let mut inside = false;
-    for line in page.lines() {
-        if line.starts_with("```") {
-            inside = line == "```console";
-        } else if let Some(command) = line.strip_prefix("$ ").filter(|_| inside) {
-            typed.push(Typed { command: command.to_owned(), shown: Vec::new() });
-        } else if let Some(last) = typed.last_mut().filter(|_| inside) {
-            last.shown.push(line.to_owned());
-        }
-    }
-    typed
-}
-
-/// Whether a real line is the shown one, where `…` stands for anything.
-fn is_shown(real: &str, shown: &str) -> bool {
-    let parts: Vec<&str> = shown.split('…').collect();
-    let mut rest = real.trim_end();
-    for (index, part) in parts.iter().enumerate() {
-        let part = if index + 1 == parts.len() { part.trim_end() } else { part };
-        let at = if index == 0 { rest.starts_with(part).then_some(0) } else { rest.find(part) };
-        let Some(at) = at else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    parts.last().is_some_and(|last| last.trim().is_empty() && parts.len() > 1) || rest.is_empty()
-}
-
-/// The first shown line that does not occur, after those before it.
-fn missing<'a>(output: &str, shown: &'a [String]) -> Option<&'a str> {
-    let mut real = output.lines();
-    shown.iter().find(|line| !real.any(|real| is_shown(real, line))).map(String::as_str)
-}
-
-/// A directory of one's own, with the program on the path, and nothing of the machine's user in the environment.
-struct Desk {
-    dir: PathBuf,
-    port: u16,
-}
-
-impl Desk {
-    fn set(dir: &Path) -> Desk {
-        for name in ["bin", "home", "state", "tmp", "desk"] {
-            std::fs::create_dir(dir.join(name)).unwrap();
-        }
-        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_stanch"), dir.join("bin/stanch")).unwrap();
-        let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        std::os::unix::fs::symlink(crates, dir.join("desk/crates")).unwrap();
-        let port = sandbox::ports::free_port().unwrap();
-        Desk { dir: dir.to_owned(), port }
-    }
-
-    /// Runs a command; answers its exit code and both of its outputs.
-    fn run(&self, command: &str) -> (Option<i32>, String) {
-        let path = format!("{}:/usr/bin:/bin", self.dir.join("bin").display());
-        let mut shell = Command::new("sh");
-        shell
-            .args(["-c", &format!("exec 2>&1\n{command}")])
-            .env_clear()
-            .env("PATH", path)
-            .env("HOME", self.dir.join("home"))
-            .env("XDG_STATE_HOME", self.dir.join("state"))
-            .env("TMPDIR", self.dir.join("tmp"))
-            // Nobody's port is taken: the tutorial says that it may be another one.
-            .env("STANCH_PORT", self.port.to_string())
-            .env("STANCH_SERVER", format!("http://127.0.0.1:{}", self.port))
-            .current_dir(self.dir.join("desk"))
-            .stdin(Stdio::null());
-        let output = output(shell);
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    }
-}
 
 /// Ends the shop however the test ends.
 struct Ended(PathBuf);
@@ -111,7 +29,8 @@ enum End {
 
 fn type_it_all(typed: &[Typed]) -> End {
     let dir = tempfile::tempdir().unwrap();
-    let desk = Desk::set(dir.path());
+    let port = sandbox::ports::free_port().unwrap();
+    let desk = Desk::set(dir.path(), &format!("http://127.0.0.1:{port}"));
     let ended = Ended(dir.path().join("state/stanch/sandbox"));
     for Typed { command, shown } in typed {
         let (exit, output) = desk.run(command);

@@ -56,14 +56,36 @@ fn inline(line: &str) -> Vec<&str> {
     line.split('`').skip(1).step_by(2).filter(|text| text.starts_with("stanch ")).collect()
 }
 
-/// The words of a line as a shell would take them; what stands in quotation marks is one.
+/// The words of a line as a shell would take them: quotation marks of both kinds, and `\\` before one.
 fn shell_words(line: &str) -> Vec<String> {
-    let quoted = line.split('"').enumerate();
-    let word = |(number, part): (usize, &str)| match number % 2 {
-        0 => part.split_whitespace().map(str::to_owned).collect::<Vec<_>>(),
-        _ => vec![part.to_owned()],
-    };
-    quoted.flat_map(word).collect()
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None::<char>);
+    let mut letters = line.chars();
+    while let Some(letter) = letters.next() {
+        match (quote, letter) {
+            (Some(open), letter) if letter == open => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(letter);
+                word.get_or_insert_default();
+            }
+            (None | Some('"'), '\\') => word.get_or_insert_default().extend(letters.next()),
+            (None, letter) if letter.is_whitespace() => words.extend(word.take()),
+            (_, letter) => word.get_or_insert_default().push(letter),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[test]
+fn words_are_taken_as_a_shell_takes_them() {
+    for (line, words) in [
+        ("a  b", &["a", "b"][..]),
+        ("a \"b c\" ''", &["a", "b c", ""]),
+        ("\"{\\\"a\\\": 1}\" '\"x\"'", &["{\"a\": 1}", "\"x\""]),
+        ("a='b c'd", &["a=b cd"]),
+    ] {
+        assert_eq!(shell_words(line), words, "{line}");
+    }
 }
 
 /// Words with the file they stand in.
@@ -73,7 +95,9 @@ type Named = Vec<(String, String)>;
 fn documented() -> (Named, Named) {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md"), root.join("ARCHITECTURE.md")];
-    pages.extend(std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    for dir in ["docs", "docs/how-to", "docs/reference"] {
+        pages.extend(std::fs::read_dir(root.join(dir)).unwrap().map(|entry| entry.unwrap().path()));
+    }
     let (mut blocks, mut sentences) = (Vec::new(), Vec::new());
     for page in pages.iter().filter(|page| page.extension().is_some_and(|end| end == "md")) {
         let text = std::fs::read_to_string(page).unwrap();

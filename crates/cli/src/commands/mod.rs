@@ -5,16 +5,22 @@ mod evidence;
 mod follow;
 mod group;
 mod hold;
+mod invoke;
 #[cfg(feature = "lab")]
 mod lab;
 mod outbox;
+mod promise;
+mod records;
 mod recover;
 mod replay;
 mod run;
+mod schedule;
 mod shop;
 mod show;
 mod signals;
 mod store;
+mod task;
+mod tree;
 
 use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, OutboxCommand, SandboxCommand};
 use crate::failure::Failure;
@@ -30,6 +36,11 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Hold(args) => hold::hold(&args).await,
         Command::Resume(args) => hold::resume(&args).await,
         Command::Sandbox(command) => shop(command).await,
+        Command::Promise(command) => Box::pin(promise::run(command)).await,
+        Command::Task(command) => task::run(command).await,
+        Command::Schedule(command) => schedule::run(command).await,
+        Command::Invoke(args) => Box::pin(invoke::run(args)).await,
+        Command::Tree(args) => tree::run(&args).await,
         Command::Serve(args) => Box::pin(run::serve(args)).await,
         Command::Init(args) => store::init(&args),
         Command::Executor(args) => Box::pin(run::executor(args)).await,
