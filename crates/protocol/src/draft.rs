@@ -1,5 +1,6 @@
 //! The changes of one request while it is decided: rows over a view, read back as they were written.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,14 +8,20 @@ use base::Timestamp;
 
 use crate::limits::{PRELOAD_BYTES_MAX, PRELOAD_COUNT_MAX};
 use crate::schedule::Schedule;
-use crate::state::{Message, MessageKey, Promise, Row, Task, Timer};
+use crate::state::{Message, MessageKey, Promise, Row, Task, Timer, TimerKind};
 use crate::view::{Config, Effect, View};
+
+/// The timers of a row that does not exist.
+const NO_TIMERS: [(TimerKind, Option<Timestamp>); 3] =
+    [(TimerKind::Promise, None), (TimerKind::Retry, None), (TimerKind::Lease, None)];
 
 /// Rows as a request changes them, before anything is committed.
 pub(crate) struct Draft<'a> {
     pub(crate) view: &'a dyn View,
     pub(crate) now: Timestamp,
     pub(crate) config: &'a Config,
+    /// What was read last.
+    last: RefCell<Option<(String, Option<Arc<Row>>)>>,
     rows: BTreeMap<String, Change>,
     messages: BTreeMap<MessageKey, Option<Message>>,
     schedules: BTreeMap<String, Option<Arc<Schedule>>>,
@@ -28,15 +35,36 @@ struct Change {
 impl<'a> Draft<'a> {
     /// A draft without changes.
     pub(crate) fn new(view: &'a dyn View, now: Timestamp, config: &'a Config) -> Self {
-        Draft { view, now, config, rows: BTreeMap::new(), messages: BTreeMap::new(), schedules: BTreeMap::new() }
+        Draft {
+            view,
+            now,
+            config,
+            last: RefCell::default(),
+            rows: BTreeMap::new(),
+            messages: BTreeMap::new(),
+            schedules: BTreeMap::new(),
+        }
     }
 
     /// The row as it stands in this draft.
     pub(crate) fn row(&self, id: &str) -> Option<Arc<Row>> {
         match self.rows.get(id) {
             Some(change) => Some(Arc::clone(&change.after)),
-            None => self.view.row(id),
+            None => self.read(id),
         }
+    }
+
+    /// The row as it is stored; one request asks for the same several times.
+    fn read(&self, id: &str) -> Option<Arc<Row>> {
+        let mut last = self.last.borrow_mut();
+        if let Some((known, row)) = &*last
+            && known == id
+        {
+            return row.clone();
+        }
+        let row = self.view.row(id);
+        *last = Some((id.to_owned(), row.clone()));
+        row
     }
 
     /// The promise as it stands in this draft.
@@ -53,7 +81,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn edit(&mut self, id: &str, change: impl FnOnce(&mut Row)) {
         if let Some(held) = self.rows.get_mut(id) {
             change(Arc::make_mut(&mut held.after));
-        } else if let Some(before) = self.view.row(id) {
+        } else if let Some(before) = self.read(id) {
             let mut after = Row::clone(&before);
             change(&mut after);
             self.rows.insert(id.to_owned(), Change { before: Some(before), after: Arc::new(after) });
@@ -127,10 +155,13 @@ impl<'a> Draft<'a> {
             if change.before.as_deref() == Some(&*change.after) {
                 continue;
             }
-            let old: Vec<Timer> = change.before.as_ref().map(|row| row.timers()).unwrap_or_default();
-            let new = change.after.timers();
-            timers.extend(old.iter().filter(|timer| !new.contains(timer)).cloned().map(Effect::Disarm));
-            timers.extend(new.into_iter().filter(|timer| !old.contains(timer)).map(Effect::Arm));
+            let old = change.before.as_ref().map_or(NO_TIMERS, |row| row.timer_instants());
+            let new = change.after.timer_instants();
+            let timer = |kind, at| Timer { kind, at, id: change.after.id().to_owned() };
+            for ((kind, old), (_, new)) in old.into_iter().zip(new).filter(|(old, new)| old.1 != new.1) {
+                timers.extend(old.map(|at| Effect::Disarm(timer(kind, at))));
+                timers.extend(new.map(|at| Effect::Arm(timer(kind, at))));
+            }
             puts.push(Effect::Put(change.after));
         }
         let mut effects = puts;

@@ -41,11 +41,22 @@ pub struct Undo(Vec<Replaced>);
 
 #[derive(Debug)]
 enum Replaced {
-    Row(String, Option<Arc<Row>>),
+    /// The row as it was put, and what stood there before.
+    Row(Arc<Row>, Option<Arc<Row>>),
     Queued(MessageKey, Option<Queued>),
     Armed(Timer),
     Disarmed(Timer),
     Schedule(String, Option<Arc<Schedule>>),
+}
+
+impl Undo {
+    /// The rows that the commit put, each with what stood there before.
+    pub fn rows(&self) -> impl Iterator<Item = (&Arc<Row>, Option<&Arc<Row>>)> {
+        self.0.iter().filter_map(|replaced| match replaced {
+            Replaced::Row(after, before) => Some((after, before.as_ref())),
+            Replaced::Queued(..) | Replaced::Armed(_) | Replaced::Disarmed(_) | Replaced::Schedule(..) => None,
+        })
+    }
 }
 
 impl Memory {
@@ -64,7 +75,7 @@ impl Memory {
         }
         for row in rows {
             memory.timers.extend(row.timers());
-            memory.put(row.id().to_owned(), Some(Arc::new(row)));
+            memory.put(&Arc::new(row));
         }
         for message in outbox {
             memory.enqueue(message);
@@ -78,9 +89,8 @@ impl Memory {
         for effect in effects {
             match effect {
                 Effect::Put(row) => {
-                    let id = row.id().to_owned();
-                    let before = self.put(id.clone(), Some(Arc::clone(row)));
-                    replaced.push(Replaced::Row(id, before));
+                    let before = self.put(row);
+                    replaced.push(Replaced::Row(Arc::clone(row), before));
                 }
                 Effect::Send(message) => {
                     let before = self.enqueue(message.clone());
@@ -91,12 +101,12 @@ impl Memory {
                     replaced.push(Replaced::Queued(key.clone(), before));
                 }
                 Effect::Arm(timer) => {
-                    if self.timers.insert(timer.clone()) {
+                    if self.timers.insert(timer.clone()) && timer.kind == TimerKind::Schedule {
                         replaced.push(Replaced::Armed(timer.clone()));
                     }
                 }
                 Effect::Disarm(timer) => {
-                    if self.timers.remove(timer) {
+                    if self.timers.remove(timer) && timer.kind == TimerKind::Schedule {
                         replaced.push(Replaced::Disarmed(timer.clone()));
                     }
                 }
@@ -117,9 +127,7 @@ impl Memory {
     pub fn undo(&mut self, undo: Undo) {
         for replaced in undo.0.into_iter().rev() {
             match replaced {
-                Replaced::Row(id, before) => {
-                    self.put(id, before);
-                }
+                Replaced::Row(after, before) => self.put_back(after.id(), before),
                 Replaced::Queued(key, before) => {
                     self.dequeue(&key);
                     if let Some(queued) = before {
@@ -177,7 +185,7 @@ impl Memory {
     pub fn evict(&mut self, id: &str) -> bool {
         let may = self.rows.get(id).is_some_and(|row| row.can_leave_memory());
         if may {
-            self.put(id.to_owned(), None);
+            self.take_out(id);
         }
         may
     }
@@ -186,7 +194,7 @@ impl Memory {
     pub fn admit(&mut self, row: Row) {
         // INVARIANT: a row that left never changed meanwhile, and calls for no timer.
         assert!(row.can_leave_memory() && !self.rows.contains_key(row.id()), "only what had left comes back");
-        self.put(row.id().to_owned(), Some(Arc::new(row)));
+        self.put(&Arc::new(row));
     }
 
     /// Leaves the timers of these ids alone from now on, and takes no notice of them when they are due.
@@ -250,18 +258,33 @@ impl Memory {
         [&self.branches, &self.awaiting, &self.holders]
     }
 
-    fn put(&mut self, id: String, row: Option<Arc<Row>>) -> Option<Arc<Row>> {
-        let before = match &row {
-            Some(row) => self.rows.insert(id, Arc::clone(row)),
-            None => self.rows.remove(&id),
-        };
+    fn put(&mut self, row: &Arc<Row>) -> Option<Arc<Row>> {
+        let before = self.rows.insert(row.id().to_owned(), Arc::clone(row));
         if let Some(before) = &before {
-            self.unindex(before, row.as_deref());
+            self.unindex(before, Some(row));
         }
-        if let Some(row) = &row {
-            self.index(row, before.as_deref());
-        }
+        self.index(row, before.as_deref());
         before
+    }
+
+    /// Takes a put back. Timers follow from the row as it stands now: a lease may have been extended since.
+    fn put_back(&mut self, id: &str, before: Option<Arc<Row>>) {
+        for timer in self.rows.get(id).map(|row| row.timers()).unwrap_or_default() {
+            self.timers.remove(&timer);
+        }
+        match before {
+            Some(before) => {
+                self.timers.extend(before.timers());
+                self.put(&before);
+            }
+            None => self.take_out(id),
+        }
+    }
+
+    fn take_out(&mut self, id: &str) {
+        if let Some(gone) = self.rows.remove(id) {
+            self.unindex(&gone, None);
+        }
     }
 
     /// Takes `row` out of every index in which `successor` is not found again.
@@ -295,7 +318,9 @@ impl Memory {
         {
             self.branches.insert((branch.to_owned(), row.id().to_owned()));
         }
-        if let Some(pid) = holder(row) {
+        if let Some(pid) = holder(row)
+            && predecessor.and_then(holder) != Some(pid)
+        {
             self.holders.insert((pid.to_owned(), row.id().to_owned()));
         }
     }

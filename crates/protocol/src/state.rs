@@ -218,16 +218,21 @@ impl Row {
     /// The timers this row calls for.
     #[must_use]
     pub fn timers(&self) -> Vec<Timer> {
-        let timer = |kind, at| Timer { kind, at, id: self.promise.id.clone() };
-        let mut timers = Vec::new();
-        if !self.promise.is_settled() {
-            timers.push(timer(TimerKind::Promise, self.promise.timeout_at));
-        }
-        if let Some(task) = &self.task {
-            timers.extend(task.retry_at.map(|at| timer(TimerKind::Retry, at)));
-            timers.extend(task.lease_at.map(|at| timer(TimerKind::Lease, at)));
-        }
-        timers
+        let timer =
+            |(kind, at): (TimerKind, Option<Timestamp>)| Some(Timer { kind, at: at?, id: self.id().to_owned() });
+        self.timer_instants().into_iter().filter_map(timer).collect()
+    }
+
+    /// When each kind of timer of this row is due, if it runs; always in this order.
+    #[must_use]
+    pub(crate) fn timer_instants(&self) -> [(TimerKind, Option<Timestamp>); 3] {
+        let deadline = if self.promise.is_settled() { None } else { Some(self.promise.timeout_at) };
+        let task = self.task.as_deref();
+        [
+            (TimerKind::Promise, deadline),
+            (TimerKind::Retry, task.and_then(|task| task.retry_at)),
+            (TimerKind::Lease, task.and_then(|task| task.lease_at)),
+        ]
     }
 }
 

@@ -3,6 +3,7 @@
 //! Server: [`parse_request`], [`render_response`], [`render_message`]. Client: [`render_request`],
 //! [`parse_response`], [`parse_message`].
 
+mod answers;
 mod incoming;
 mod names;
 mod outgoing;
@@ -105,5 +106,10 @@ pub fn kind_of(request: &Request) -> &'static str {
 
 /// Renders what cannot fail to render: maps with text keys, text and integers.
 fn bytes(record: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec(record).unwrap_or_default()
+    // Most answers fit, so that the buffer does not grow on the way.
+    let mut out = Vec::with_capacity(768);
+    match serde_json::to_writer(&mut out, record) {
+        Ok(()) => out,
+        Err(_) => Vec::new(),
+    }
 }

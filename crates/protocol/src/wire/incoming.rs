@@ -1,5 +1,6 @@
 //! Bytes to requests, responses and messages.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ use crate::state::{Promise, PromiseState, TaskRecord, TaskState};
 pub fn parse_request(bytes: &[u8]) -> Result<Parsed, BadRequest> {
     let envelope: Envelope<'_> = serde_json::from_slice(bytes).map_err(|error| salvage(bytes, &error))?;
     let Envelope { kind, head: Head { corr_id, version, auth, debug_time }, data } = envelope;
-    let bad = |message: String| BadRequest { kind: kind.clone(), corr_id: corr_id.clone(), message };
+    let bad = |message: String| BadRequest { kind: kind.to_string(), corr_id: corr_id.to_string(), message };
     if kind.is_empty() {
         return Err(bad("kind must not be empty".to_owned()));
     }
@@ -37,13 +38,15 @@ pub fn parse_request(bytes: &[u8]) -> Result<Parsed, BadRequest> {
         return Err(bad(format!("protocol version `{version}` is not supported; this server speaks `{VERSION}`")));
     }
     let request = parse_operation(&kind, data).map_err(bad)?;
-    let debug_time = debug_time.as_ref().and_then(serde_json::Value::as_i64).map(Timestamp);
+    let debug_time = debug_time.and_then(|time| serde_json::from_str(time.get()).ok()).map(Timestamp);
     if let (Request::Debug(Debug::Tick(at)), Some(told)) = (&request, debug_time)
         && *at != told
     {
         return Err(bad("data.time and the head's resonate:debug_time differ".to_owned()));
     }
-    let auth = auth.and_then(|auth| auth.as_str().map(str::to_owned));
+    // A token that is no text is none.
+    let auth = auth.and_then(|auth| serde_json::from_str(auth.get()).ok());
+    let (kind, corr_id, version) = (kind.into_owned(), corr_id.into_owned(), version.into_owned());
     Ok(Parsed { kind, corr_id, version, auth, debug_time, request })
 }
 
@@ -89,27 +92,32 @@ pub fn parse_promise(bytes: &[u8]) -> Result<Promise, WireError> {
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
-    kind: String,
-    head: Head,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    head: Head<'a>,
     #[serde(borrow)]
     data: &'a RawValue,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Head {
-    corr_id: String,
-    version: String,
-    #[serde(default)]
-    auth: Option<serde_json::Value>,
-    #[serde(default, rename = "resonate:debug_time")]
-    debug_time: Option<serde_json::Value>,
+struct Head<'a> {
+    #[serde(borrow)]
+    corr_id: Cow<'a, str>,
+    #[serde(borrow)]
+    version: Cow<'a, str>,
+    #[serde(default, borrow)]
+    auth: Option<&'a RawValue>,
+    #[serde(default, borrow, rename = "resonate:debug_time")]
+    debug_time: Option<&'a RawValue>,
 }
 
 /// An envelope inside another.
 #[derive(Deserialize)]
 struct Inner<'a> {
-    kind: String,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
     #[serde(borrow)]
     head: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -135,7 +143,8 @@ struct CreateJson<'a> {
 #[derive(Deserialize)]
 struct SettleJson<'a> {
     id: String,
-    state: String,
+    #[serde(borrow)]
+    state: Cow<'a, str>,
     #[serde(default, borrow)]
     value: Option<ValueJson<'a>>,
 }
@@ -350,7 +359,7 @@ fn callback(raw: &RawValue) -> Read<Callback> {
 }
 
 fn fence_action(inner: &Inner<'_>) -> Read<FenceAction> {
-    match inner.kind.as_str() {
+    match &*inner.kind {
         names::PROMISE_CREATE => create(inner.data).map(FenceAction::Create),
         names::PROMISE_SETTLE => settle(inner.data).map(FenceAction::Settle),
         kind => Err(format!("`{kind}` cannot be fenced")),

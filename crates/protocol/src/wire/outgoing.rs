@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use base::Timestamp;
 use serde_json::{Map, Value as Json, json};
 
+use super::answers::{self, Reply};
 use super::records::{PromiseJson, ScheduleJson, TaskJson, ValueJson};
 use super::{BadRequest, Parsed, VERSION, bytes, names};
 use crate::request::{
@@ -18,19 +19,20 @@ use crate::state::{Message, Promise, PromiseState, TaskRecord, TaskState};
 /// Renders the answer to a request; the transport's status is `response.status`.
 #[must_use]
 pub fn render_response(parsed: &Parsed, response: &Response) -> Vec<u8> {
-    bytes(&reply(&parsed.kind, &parsed.corr_id, response))
+    bytes(&Reply { kind: &parsed.kind, corr_id: &parsed.corr_id, response })
 }
 
 /// Renders the 400 for bytes that are no request.
 #[must_use]
 pub fn render_bad_request(bad: &BadRequest) -> Vec<u8> {
-    bytes(&reply(&bad.kind, &bad.corr_id, &Response::refuse(400, bad.message.as_str())))
+    let response = Response::refuse(400, bad.message.as_str());
+    bytes(&Reply { kind: &bad.kind, corr_id: &bad.corr_id, response: &response })
 }
 
 /// Renders a message to a worker or listener.
 #[must_use]
 pub fn render_message(message: &Message, server_url: &str) -> Vec<u8> {
-    bytes(&message_json(message, server_url))
+    answers::message(message, server_url)
 }
 
 fn message_json(message: &Message, server_url: &str) -> Json {
@@ -70,38 +72,26 @@ pub fn schedule_json(schedule: &Schedule) -> Json {
     serde_json::to_value(ScheduleJson::from(schedule)).unwrap_or_default()
 }
 
-fn reply(kind: &str, corr_id: &str, response: &Response) -> Json {
-    json!({
-        "kind": kind,
-        "head": { "corrId": corr_id, "status": response.status, "version": VERSION },
-        "data": response_data(corr_id, &response.body),
-    })
-}
-
-fn response_data(corr_id: &str, body: &Body) -> Json {
-    let promises = |preload: &[std::sync::Arc<Promise>]| -> Json {
-        preload.iter().map(|promise| promise_json(promise)).collect::<Vec<_>>().into()
-    };
+/// What a search, a sweep or a snapshot answers; nothing for the rest, which is written directly.
+pub(super) fn page_json(body: &Body) -> Json {
     match body {
-        Body::Empty => Json::Object(Map::new()),
-        Body::Promise(promise) => json!({ "promise": promise_json(promise) }),
-        Body::Task(task) => json!({ "task": task_json(task) }),
-        Body::Acquired { task, promise, preload } => {
-            json!({ "task": task_json(task), "promise": promise_json(promise), "preload": promises(preload) })
+        Body::Promises { promises, cursor } => {
+            paged("promises", promises.iter().map(|promise| promise_json(promise)).collect::<Vec<_>>().into(), cursor)
         }
-        Body::Preload(preload) => json!({ "preload": promises(preload) }),
-        Body::Fenced { kind, response, preload } => {
-            json!({ "action": reply(kind.name(), corr_id, response), "preload": promises(preload) })
-        }
-        Body::Promises { promises: page, cursor } => paged("promises", promises(page), cursor),
         Body::Tasks { tasks, cursor } => paged("tasks", tasks.iter().map(task_json).collect::<Vec<_>>().into(), cursor),
-        Body::Schedule(schedule) => json!({ "schedule": schedule_json(schedule) }),
         Body::Schedules { schedules, cursor } => {
             paged("schedules", schedules.iter().map(|one| schedule_json(one)).collect::<Vec<_>>().into(), cursor)
         }
         Body::Swept => Json::Array(Vec::new()),
         Body::Snapshot(snapshot) => snapshot_json(snapshot),
-        Body::Error(message) => Json::String(message.clone()),
+        Body::Empty
+        | Body::Promise(_)
+        | Body::Task(_)
+        | Body::Acquired { .. }
+        | Body::Preload(_)
+        | Body::Fenced { .. }
+        | Body::Schedule(_)
+        | Body::Error(_) => Json::Object(Map::new()),
     }
 }
 

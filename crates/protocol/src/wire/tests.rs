@@ -124,7 +124,7 @@ fn messages_survive_the_wire() {
     let execute = Message::Execute { task_id: "w".into(), version: 4, address: "poll://any@g".into() };
     let bytes = render_message(&execute, "http://127.0.0.1:8001");
     expect![[
-        r#"{"data":{"task":{"id":"w","version":4}},"head":{"serverUrl":"http://127.0.0.1:8001"},"kind":"execute"}"#
+        r#"{"kind":"execute","head":{"serverUrl":"http://127.0.0.1:8001"},"data":{"task":{"id":"w","version":4}}}"#
     ]]
     .assert_eq(&String::from_utf8_lossy(&bytes));
     let server_url = Some("http://127.0.0.1:8001".to_owned());
@@ -151,15 +151,15 @@ fn records_look_as_clients_expect_them() {
         ..Promise::clone(&promise())
     };
     let expected = expect![[
-        r#"{"data":{"promise":{"createdAt":10,"id":"w:1","param":{},"state":"pending","tags":{"resonate:target":"poll://any@g"},"timeoutAt":9000,"value":{}}},"head":{"corrId":"c1","status":200,"version":"2026-04-01"},"kind":"task.get"}"#
+        r#"{"kind":"task.get","head":{"corrId":"c1","status":200,"version":"2026-04-01"},"data":{"promise":{"id":"w:1","state":"pending","param":{},"value":{},"tags":{"resonate:target":"poll://any@g"},"timeoutAt":9000,"createdAt":10}}}"#
     ]];
     rendered(&Response::ok(Body::Promise(Arc::new(pending))), &expected);
     let expected = expect![[
-        r#"{"data":{"task":{"id":"w:1","pid":"p","resumes":2,"state":"acquired","ttl":60000,"version":3}},"head":{"corrId":"c1","status":200,"version":"2026-04-01"},"kind":"task.get"}"#
+        r#"{"kind":"task.get","head":{"corrId":"c1","status":200,"version":"2026-04-01"},"data":{"task":{"id":"w:1","state":"acquired","version":3,"resumes":2,"ttl":60000,"pid":"p"}}}"#
     ]];
     rendered(&Response::ok(Body::Task(task())), &expected);
     let expected = expect![[
-        r#"{"data":"task is gone","head":{"corrId":"c1","status":409,"version":"2026-04-01"},"kind":"task.get"}"#
+        r#"{"kind":"task.get","head":{"corrId":"c1","status":409,"version":"2026-04-01"},"data":"task is gone"}"#
     ]];
     rendered(&Response::refuse(409, "task is gone"), &expected);
 }
