@@ -5,10 +5,11 @@ use crate::{Batch, DeadLetter, Error};
 use base::{Millis, Timestamp};
 use protocol::{Message, Promise, PromiseState, Row, Task, TaskState, Value};
 use rusqlite::types::{FromSql, ValueRef};
-use rusqlite::{Connection, Row as SqlRow, Transaction, named_params, params};
+use rusqlite::{Connection, Row as SqlRow, Statement, Transaction, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 const EXECUTE: &str = "execute";
@@ -23,19 +24,20 @@ const READ: &str = "SELECT seq, id, state, param_headers, param_data, value_head
 /// The place of `callbacks` in [`READ`].
 const CALLBACKS: usize = 11;
 
+/// Values are given in this order: to find each by its name would cost more than to bind it.
 const PUT: &str = "INSERT OR REPLACE INTO rows (seq, id, state, timeout_at, created_at, settled_at,
   param_headers, param_data, value_headers, value_data, tags, callbacks, listeners,
   task_state, task_version, task_resumes, task_ttl, task_pid, task_retry_at, task_lease_at,
   task_attempts, task_reason)
-  VALUES (:seq, :id, :state, :timeout_at, :created_at, :settled_at,
-  :param_headers, :param_data, :value_headers, :value_data, :tags, :callbacks, :listeners,
-  :task_state, :task_version, :task_resumes, :task_ttl, :task_pid, :task_retry_at, :task_lease_at,
-  :task_attempts, :task_reason)";
+  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)";
 
 /// Writes the rows and the outbox of a batch.
 pub(super) fn write(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), Error> {
-    for (seq, row) in &batch.rows {
-        put(transaction, *seq, row)?;
+    if !batch.rows.is_empty() {
+        let mut statement = transaction.prepare_cached(PUT)?;
+        for (seq, row) in &batch.rows {
+            put(&mut statement, *seq, row)?;
+        }
     }
     for seq in &batch.rows_gone {
         transaction.prepare_cached("DELETE FROM rows WHERE seq = ?1")?.execute(params![to_sql(*seq)?])?;
@@ -74,34 +76,34 @@ fn columns(message: &Message) -> Result<(&'static str, &str, Option<i64>), Error
     })
 }
 
-fn put(transaction: &Transaction<'_>, seq: u64, row: &Row) -> Result<(), Error> {
+fn put(statement: &mut Statement<'_>, seq: u64, row: &Row) -> Result<(), Error> {
     let Row { promise, task, callbacks, listeners } = row;
-    let headers = |value: &Value| value.headers.as_ref().map(json);
+    let headers = |value: &Value| value.headers.as_ref().map(map);
     let task = task.as_deref();
-    transaction.prepare_cached(PUT)?.execute(named_params! {
-        ":seq": to_sql(seq)?,
-        ":id": promise.id,
-        ":state": promise.state.name(),
-        ":timeout_at": promise.timeout_at.0,
-        ":created_at": promise.created_at.0,
-        ":settled_at": promise.settled_at.map(|at| at.0),
-        ":param_headers": headers(&promise.param),
-        ":param_data": promise.param.data,
-        ":value_headers": headers(&promise.value),
-        ":value_data": promise.value.data,
-        ":tags": json(&promise.tags),
-        ":callbacks": json(callbacks),
-        ":listeners": json(listeners),
-        ":task_state": task.map(|task| task.state.name()),
-        ":task_version": task.map(|task| to_sql(task.version)).transpose()?,
-        ":task_resumes": task.map(|task| json(&task.resumes)),
-        ":task_ttl": task.and_then(|task| task.ttl).map(|ttl| to_sql(ttl.0)).transpose()?,
-        ":task_pid": task.and_then(|task| task.pid.as_deref()),
-        ":task_retry_at": task.and_then(|task| task.retry_at).map(|at| at.0),
-        ":task_lease_at": task.and_then(|task| task.lease_at).map(|at| at.0),
-        ":task_attempts": task.map(|task| task.attempts),
-        ":task_reason": task.and_then(|task| task.reason.as_deref()),
-    })?;
+    statement.execute(params![
+        to_sql(seq)?,
+        promise.id,
+        promise.state.name(),
+        promise.timeout_at.0,
+        promise.created_at.0,
+        promise.settled_at.map(|at| at.0),
+        headers(&promise.param),
+        promise.param.data,
+        headers(&promise.value),
+        promise.value.data,
+        json(&promise.tags),
+        set(callbacks),
+        set(listeners),
+        task.map(|task| task.state.name()),
+        task.map(|task| to_sql(task.version)).transpose()?,
+        task.map(|task| set(&task.resumes)),
+        task.and_then(|task| task.ttl).map(|ttl| to_sql(ttl.0)).transpose()?,
+        task.and_then(|task| task.pid.as_deref()),
+        task.and_then(|task| task.retry_at).map(|at| at.0),
+        task.and_then(|task| task.lease_at).map(|at| at.0),
+        task.map(|task| task.attempts),
+        task.and_then(|task| task.reason.as_deref()),
+    ])?;
     Ok(())
 }
 
@@ -343,6 +345,15 @@ fn read_message(
         UNBLOCK => Ok(promises.get(&id)?.map(|promise| Message::Unblock { address, promise })),
         _ => Err(Error::Corrupt { table, seq, why: "an unknown kind of message".to_owned() }),
     }
+}
+
+/// Most sets are empty.
+fn set(texts: &BTreeSet<String>) -> Cow<'static, str> {
+    if texts.is_empty() { Cow::Borrowed("[]") } else { Cow::Owned(json(texts)) }
+}
+
+fn map(texts: &BTreeMap<String, String>) -> Cow<'static, str> {
+    if texts.is_empty() { Cow::Borrowed("{}") } else { Cow::Owned(json(texts)) }
 }
 
 /// Renders lists and maps of texts, which cannot fail to render.
