@@ -15,6 +15,7 @@ mod fixture;
 mod groups;
 pub mod gzip;
 pub mod holds;
+pub mod http;
 pub mod incidents;
 mod inspect;
 pub mod keys;

@@ -50,8 +50,8 @@ impl Core {
         if !self.audit.transitions.is_multiple_of(CHECKED_OF) {
             return Vec::new();
         }
-        let rows = staged.before().iter().filter_map(|(id, before)| self.memory.row(id).map(|after| (before, after)));
-        rows.flat_map(|(before, after)| protocol::check_step(before.as_deref(), &after, now)).collect()
+        let steps = staged.rows().map(|(after, before)| protocol::check_step(before.map(AsRef::as_ref), after, now));
+        steps.flatten().collect()
     }
 
     /// Looks at a few rows more, round and round.

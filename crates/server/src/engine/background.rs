@@ -1,7 +1,7 @@
 //! What happens by itself: deadlines, retries, leases, delivery, and the answers of finished groups.
 
 use crate::engine::audit::SAMPLE_EVERY;
-use crate::engine::core::Finished;
+use crate::engine::core::{Core, Finished};
 use crate::engine::delivery::Flight;
 use crate::engine::post;
 use crate::engine::residence::RETENTION_EVERY;
@@ -32,7 +32,10 @@ pub(super) async fn answer(shared: Arc<Shared>, mut ended: UnboundedReceiver<Fin
         for waiter in finished.settled {
             let _ = waiter.send(());
         }
-        shared.stir.notify_one();
+        if finished.stir {
+            shared.stir.notify_one();
+        }
+        drop(finished.spent);
     }
 }
 
@@ -88,14 +91,25 @@ pub(super) async fn forget(shared: Arc<Shared>) {
 /// One look at the whole state; answers when the next one is due, and what is to be posted.
 fn round(shared: &Shared, search_at: &mut Timestamp) -> (Timestamp, Vec<Flight>) {
     let mut core = shared.lock();
+    let (next, changed, flights) = look(shared, &mut core, search_at);
+    core.next_round = next;
+    drop(core);
+    if changed {
+        shared.wake();
+    }
+    (next, flights)
+}
+
+/// Applies what is due; answers when it has to be done again, whether anything changed, and what is to be posted.
+fn look(shared: &Shared, core: &mut Core, search_at: &mut Timestamp) -> (Timestamp, bool, Vec<Flight>) {
     let now = shared.env.now();
-    if shared.debug.is_paused() || shared.writable(&core).is_err() {
+    if shared.debug.is_paused() || shared.writable(core).is_err() {
         // The writer stirs us when the store is back, and a tester when the clockwork goes on.
-        return (now.plus(GIVE_UP_EVERY), Vec::new());
+        return (now.plus(GIVE_UP_EVERY), false, Vec::new());
     }
     let firings = core.firings(now, TICK_MAX);
-    if shared.warm(&mut core, firings.iter().map(String::as_str)).is_err() {
-        return (now.plus(GIVE_UP_EVERY), Vec::new());
+    if shared.warm(core, firings.iter().map(String::as_str)).is_err() {
+        return (now.plus(GIVE_UP_EVERY), false, Vec::new());
     }
     let mut changed = core.tick(now, TICK_MAX);
     changed |= core.deliver(now);
@@ -106,13 +120,6 @@ fn round(shared: &Shared, search_at: &mut Timestamp) -> (Timestamp, Vec<Flight>)
     }
     let flights = if shared.url.get().is_some() { core.launch(now) } else { Vec::new() };
     let due = [core.memory.next_due(), core.delivery.next_due(), Some(*search_at)];
-    let mut next = due.into_iter().flatten().min().unwrap_or(*search_at);
-    if next <= now && !changed {
-        next = now.plus(IDLE_NAP);
-    }
-    drop(core);
-    if changed {
-        shared.wake();
-    }
-    (next, flights)
+    let next = due.into_iter().flatten().min().unwrap_or(*search_at);
+    (if next <= now && !changed { now.plus(IDLE_NAP) } else { next }, changed, flights)
 }

@@ -12,7 +12,7 @@ use base::{Digest, Timestamp};
 use protocol::{
     Config, Effect, Memory, Message, Request, Response, Row, Schedule, TaskRef, TaskState, View as _, Violation,
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use store::{Batch, Contents, ScopeLease};
 use tokio::sync::oneshot;
@@ -31,6 +31,10 @@ pub(super) enum Health {
 /// What to tell whom after a group has ended.
 #[derive(Debug, Default)]
 pub(super) struct Finished {
+    /// The background task has something to do: messages to deliver, or a timer before its next round.
+    pub(super) stir: bool,
+    /// What the group was made of, to be dropped outside the lock.
+    pub(super) spent: Option<Group>,
     pub(super) durable: Vec<Waiter>,
     pub(super) failed: Vec<Waiter>,
     pub(super) settled: Vec<oneshot::Sender<()>>,
@@ -52,7 +56,6 @@ pub(super) enum Undo {
 pub(super) struct Staged {
     effects: Vec<Effect>,
     undo: protocol::Undo,
-    before: BTreeMap<String, Option<Arc<Row>>>,
 }
 
 /// The changes of one transaction to be.
@@ -63,9 +66,18 @@ pub(super) struct Group {
     schedules: BTreeMap<String, Option<Arc<Schedule>>>,
     pub(super) batch: Batch,
     pub(super) undo: Vec<Undo>,
-    pub(super) touched: HashSet<String>,
+    /// The rows whose durable image is another, or was when they were changed, each with whether it may leave memory.
+    pub(super) touched: Vec<(String, bool)>,
     /// What the group changes in the counts of rows.
     change: Counts,
+    /// Whether it owes messages.
+    sends: bool,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("rows", &self.touched.len()).finish_non_exhaustive()
+    }
 }
 
 pub(super) struct Core {
@@ -96,6 +108,8 @@ pub(super) struct Core {
     pub(super) overlay: HashMap<String, Images>,
     waiters: BTreeMap<u64, Vec<Waiter>>,
     settled: HashMap<String, Vec<oneshot::Sender<()>>>,
+    /// When the background task looks at the timers next, if nobody stirs it.
+    pub(super) next_round: Timestamp,
 }
 
 impl Core {
@@ -122,6 +136,7 @@ impl Core {
             overlay: HashMap::new(),
             waiters: BTreeMap::new(),
             settled: HashMap::new(),
+            next_round: now,
         };
         core.adopt(contents, now);
         core
@@ -136,7 +151,8 @@ impl Core {
         self.overlay.clear();
         self.counts = Counts::of(contents.rows.iter().map(|(_, row)| row));
         let mut rows = Vec::with_capacity(contents.rows.len());
-        for (seq, row) in contents.rows {
+        for (seq, mut row) in contents.rows {
+            rearm(&mut row, now);
             self.next_seq = self.next_seq.max(seq + 1);
             self.places.add(row.id(), seq);
             rows.push(row);
@@ -171,18 +187,17 @@ impl Core {
     }
 
     fn stage_effects(&mut self, effects: Vec<Effect>) -> Staged {
-        let mut before = BTreeMap::new();
-        for effect in &effects {
-            if let Effect::Put(row) = effect {
-                before.entry(row.id().to_owned()).or_insert_with_key(|id| self.memory.row(id));
-            }
-        }
         let undo = self.memory.commit(&effects);
-        Staged { effects, undo, before }
+        Staged { effects, undo }
     }
 
     pub(super) fn unstage(&mut self, staged: Staged) {
         self.memory.undo(staged.undo);
+    }
+
+    /// Leaves staged changes in memory alone: they are not stored, and a restart makes up for them.
+    pub(super) fn keep(staged: Staged) {
+        drop(staged);
     }
 
     /// Puts staged changes into the open group.
@@ -190,26 +205,32 @@ impl Core {
         if staged.effects.is_empty() {
             return;
         }
-        self.open.undo.push(Undo::Protocol(staged.undo));
-        for (id, previous) in staged.before {
-            let Some(current) = self.memory.row(&id) else { continue };
-            self.open.change.change(previous.as_deref(), Some(&*current));
-            let place = if previous.is_some() { self.places.get(&id) } else { None };
+        for (row, before) in staged.undo.rows() {
+            let id = row.id();
+            self.open.change.change(before.map(AsRef::as_ref), Some(&**row));
+            let place = if before.is_some() { self.places.get(id) } else { None };
             let seq = place.unwrap_or_else(|| {
                 self.next_seq += 1;
-                self.places.add(&id, self.next_seq - 1);
+                self.places.add(id, self.next_seq - 1);
                 self.next_seq - 1
             });
-            self.open.rows.insert(seq, current);
-            let images = self.overlay.entry(id.clone()).or_default();
+            let images = match self.overlay.get_mut(id) {
+                Some(images) => images,
+                None => self.overlay.entry(id.to_owned()).or_default(),
+            };
             if images.last().is_none_or(|(epoch, _)| *epoch != self.epoch) {
-                images.push((self.epoch, previous));
+                images.push((self.epoch, before.cloned()));
+                self.open.touched.push((id.to_owned(), row.can_leave_memory()));
+            } else if row.can_leave_memory() {
+                self.open.touched.push((id.to_owned(), true));
             }
-            self.open.touched.insert(id);
+            self.open.rows.insert(seq, Arc::clone(row));
         }
+        self.open.undo.push(Undo::Protocol(staged.undo));
         for effect in staged.effects {
             match effect {
                 Effect::Send(message) => {
+                    self.open.sends = true;
                     let (seq, replaced) = self.delivery.add(message.clone(), self.epoch, now);
                     self.open.outbox.insert(seq, message);
                     self.open.drop_message(replaced);
@@ -358,10 +379,18 @@ impl Core {
 
     /// The row as of the last durable group.
     pub(super) fn durable_row(&self, id: &str) -> Option<Arc<Row>> {
-        match self.overlay.get(id).and_then(|images| images.first()) {
+        match self.images(id).and_then(|images| images.first()) {
             Some((_, image)) => image.clone(),
             None => self.memory.row(id),
         }
+    }
+
+    /// What the row was before the groups that changed it and are not durable.
+    fn images(&self, id: &str) -> Option<&Images> {
+        if self.overlay.is_empty() {
+            return None;
+        }
+        self.overlay.get(id)
     }
 
     pub(super) fn durable_below(&self, prefix: &str) -> Vec<Arc<Row>> {
@@ -389,7 +418,7 @@ impl Core {
 
     /// The group that must be durable before these rows may be shown as memory has them; `None` if they may now.
     pub(super) fn epoch_of<'a>(&self, ids: impl Iterator<Item = &'a str>) -> Option<u64> {
-        let newest = |id| self.overlay.get(id).and_then(|images| images.last()).map(|(epoch, _)| *epoch);
+        let newest = |id| self.images(id).and_then(|images| images.last()).map(|(epoch, _)| *epoch);
         ids.filter_map(newest).max()
     }
 
@@ -453,22 +482,27 @@ impl Core {
         self.durable = self.epoch - 1;
         self.durable_entries = self.committing_entries;
         self.counts.add(&group.change);
-        for id in group.touched {
-            if let Some(images) = self.overlay.get_mut(&id) {
+        for (id, may_leave) in &group.touched {
+            if let Some(images) = self.overlay.get_mut(id) {
                 images.retain(|(epoch, _)| *epoch > self.durable);
                 if images.is_empty() {
-                    self.overlay.remove(&id);
+                    self.overlay.remove(id);
                 }
             }
-            if self.memory.row(&id).is_some_and(|row| row.can_leave_memory()) {
-                self.leaving.push(&id);
+            if *may_leave && self.memory.row(id).is_some_and(|row| row.can_leave_memory()) {
+                self.leaving.push(id);
             }
-            if self.settled.contains_key(&id) && self.durable_row(&id).is_some_and(|row| row.promise.is_settled()) {
-                finished.settled.extend(self.settled.remove(&id).unwrap_or_default());
+            let waits = !self.settled.is_empty() && self.settled.contains_key(id);
+            if waits && self.durable_row(id).is_some_and(|row| row.promise.is_settled()) {
+                finished.settled.extend(self.settled.remove(id).unwrap_or_default());
             }
         }
         self.let_go();
         finished.durable = self.waiters.remove(&self.durable).unwrap_or_default();
+        // Workers are told by whoever made their messages durable: one wake less than by the background task.
+        self.delivery.release(self.durable);
+        finished.stir = group.sends || self.memory.next_due().is_some_and(|due| due < self.next_round);
+        finished.spent = Some(group);
         finished
     }
 
@@ -500,7 +534,7 @@ impl Core {
         self.health = Health::Refusing;
         self.epoch += 1;
         let failed = std::mem::take(&mut self.waiters).into_values().flatten().collect();
-        Finished { failed, ..Finished::default() }
+        Finished { failed, stir: true, ..Finished::default() }
     }
 
     /// The store was opened anew: what it holds is what happened.
@@ -510,7 +544,7 @@ impl Core {
         self.trouble = None;
         let done: Vec<String> = self.settled.keys().filter(|id| !self.is_pending(id)).cloned().collect();
         let settled = done.iter().filter_map(|id| self.settled.remove(id)).flatten().collect();
-        Finished { settled, ..Finished::default() }
+        Finished { settled, stir: true, ..Finished::default() }
     }
 
     // ---- delivery
@@ -575,9 +609,9 @@ impl Core {
 }
 
 impl Staged {
-    /// What each changed row was before; `None` if it did not exist.
-    pub(super) fn before(&self) -> &BTreeMap<String, Option<Arc<Row>>> {
-        &self.before
+    /// Each changed row with what it was before; `None` if it did not exist.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&Arc<Row>, Option<&Arc<Row>>)> {
+        self.undo.rows()
     }
 
     /// Whether nothing would change.
@@ -611,4 +645,15 @@ impl Group {
 
 fn names(violations: &[Violation]) -> String {
     violations.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Gives an acquired task its full lease again.
+///
+/// WHY: heartbeats are not stored, so what a restart finds may be older than what was promised. A lease is only ever
+/// extended by this.
+fn rearm(row: &mut Row, now: Timestamp) {
+    let Some(task) = row.task.as_mut() else { return };
+    if let (TaskState::Acquired, Some(ttl), Some(lease_at)) = (task.state, task.ttl, task.lease_at) {
+        Arc::make_mut(task).lease_at = Some(lease_at.max(now.plus(ttl)));
+    }
 }

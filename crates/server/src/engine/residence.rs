@@ -94,7 +94,7 @@ impl Core {
         self.open.undo.push(Undo::Forgotten(id.clone(), seq));
         // Until this is durable the promise is shown, and who asks for it waits.
         self.overlay.entry(id.clone()).or_default().push((self.epoch, Some(Arc::new(row))));
-        self.open.touched.insert(id);
+        self.open.touched.push((id, false));
         true
     }
 }

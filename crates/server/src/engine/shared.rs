@@ -8,6 +8,7 @@ use crate::engine::post::Post;
 use crate::engine::writer::Writer;
 use crate::engine::{Config, SubmitError, background};
 use base::Millis;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use store::{Batch, Sqlite, SqliteReader, Store};
@@ -36,6 +37,8 @@ impl Readers {
 
 pub(super) struct Shared {
     core: Mutex<Core>,
+    /// Whether the writer waits for a group. Set under the lock; whoever clears it wakes the writer.
+    idle: AtomicBool,
     /// Wakes the writer: there is a group, or the engine ends.
     group: Condvar,
     /// The same for a writer that is a task.
@@ -78,6 +81,7 @@ impl Shared {
         let meters = core.meters.clone();
         Shared {
             core: Mutex::new(core),
+            idle: AtomicBool::new(false),
             group: Condvar::new(),
             grouped: Notify::new(),
             stir: Notify::new(),
@@ -132,8 +136,12 @@ impl Shared {
         self.writable(&core).err().map(|refused| core.trouble.clone().unwrap_or_else(|| refused.to_string()))
     }
 
-    /// Tells the writer that there may be a group to commit.
+    /// Tells the writer that there may be a group to commit. While it commits one it looks by itself afterwards, so
+    /// that only the first request of a group pays for waking it.
     pub(super) fn wake(&self) {
+        if !self.idle.swap(false, Ordering::AcqRel) {
+            return;
+        }
         self.group.notify_one();
         self.grouped.notify_one();
     }
@@ -158,6 +166,7 @@ impl Shared {
             if let Some(batch) = core.close_group() {
                 return Some(batch);
             }
+            self.idle.store(true, Ordering::Release);
             core = self.group.wait(core).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -173,6 +182,7 @@ impl Shared {
                 if let Some(batch) = core.close_group() {
                     return Some(batch);
                 }
+                self.idle.store(true, Ordering::Release);
             }
             tokio::select! {
                 biased;

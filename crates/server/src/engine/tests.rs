@@ -3,6 +3,7 @@ mod debug;
 mod delivery;
 mod durability;
 mod guards;
+mod leases;
 mod push;
 mod residence;
 mod schedules;

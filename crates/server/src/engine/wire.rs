@@ -1,5 +1,6 @@
 //! One request from the wire: parsed, refused where clients may not write, applied, answered once durable.
 
+use crate::engine::core::Core;
 use crate::engine::residence::is_search;
 use crate::engine::{Engine, SubmitError, delivery};
 use base::Timestamp;
@@ -39,28 +40,32 @@ impl Engine {
     /// # Errors
     /// The store does not take writes and the request would have changed something, or the commit failed.
     async fn perform(&self, request: &Request, at: Option<Timestamp>) -> Result<Response, SubmitError> {
-        let (response, durable) = {
+        let (response, durable, is_recorded) = {
             let mut core = self.shared.lock();
             let now = at.unwrap_or_else(|| self.shared.env.now());
             self.shared.warm(&mut core, request.ids().into_iter())?;
             let (response, staged) = core.stage(request, now);
-            if staged.is_empty() {
+            let changes = !staged.is_empty();
+            if changes && let Err(refused) = self.shared.writable(&core) {
                 core.unstage(staged);
+                return Err(refused);
+            }
+            if changes && !is_kept_in_memory(request) {
+                core.record(staged, now);
+                (response, Some(core.wait_open()), true)
+            } else {
+                Core::keep(staged);
                 let needed = if carries_others(&response) {
                     core.newest_epoch()
                 } else {
                     core.epoch_of(request.ids().into_iter())
                 };
-                (response, needed.map(|epoch| core.wait_for(epoch)))
-            } else if let Err(refused) = self.shared.writable(&core) {
-                core.unstage(staged);
-                return Err(refused);
-            } else {
-                core.record(staged, now);
-                (response, Some(core.wait_open()))
+                (response, needed.map(|epoch| core.wait_for(epoch)), false)
             }
         };
-        self.shared.wake();
+        if is_recorded {
+            self.shared.wake();
+        }
         self.shared.durable(durable).await?;
         Ok(response)
     }
@@ -84,6 +89,12 @@ impl Engine {
     fn unavailable(&self, refused: &SubmitError) -> Response {
         Response::refuse(503, self.trouble().unwrap_or_else(|| format!("{refused}; ask again later")))
     }
+}
+
+/// Whether what the request changes is not stored: a heartbeat only ever extends leases, and a restart gives every
+/// acquired task its full lease again.
+fn is_kept_in_memory(request: &Request) -> bool {
+    matches!(request, Request::TaskHeartbeat { .. })
 }
 
 /// Whether an answer shows rows that the request does not name.

@@ -7,7 +7,7 @@ use crate::engine::{Connection, Engine};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use bytes::{Bytes, BytesMut};
@@ -19,6 +19,8 @@ use std::time::Duration;
 pub const REQUEST_BYTES_MAX: usize = 16 << 20;
 /// How often a silent stream carries a comment, so that a dead connection is noticed on both sides.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
+/// Made once: a header value from a text is checked and copied each time.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// The path prefixes of the protocol's old form.
 const OLD_PATHS: [&str; 6] =
     ["/promises", "/promises/{*rest}", "/schedules", "/schedules/{*rest}", "/tasks", "/tasks/{*rest}"];
@@ -48,7 +50,7 @@ pub fn routes(engine: Engine, url: impl Into<String>) -> Router {
 async fn rpc(State(served): State<Served>, body: Bytes) -> Response {
     let (status, bytes) = served.engine.wire(&body).await;
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+    (status, [(header::CONTENT_TYPE, JSON)], bytes).into_response()
 }
 
 async fn poll(State(served): State<Served>, Path((group, id)): Path<(String, String)>) -> Response {
