@@ -97,6 +97,10 @@ pub(crate) enum Command {
     #[cfg(feature = "lab")]
     #[command(subcommand, after_help = "Example:\n  stanch lab faults --fault hang --seeds 1-2")]
     Lab(LabCommand),
+    /// Measure how fast a server is
+    #[cfg(feature = "lab")]
+    #[command(subcommand, after_help = "Example:\n  stanch bench protocol --workload create --conns 32")]
+    Bench(BenchCommand),
     /// Check that a server's data directory is sound, whether a server uses it or not
     #[command(after_help = "Example:\n  stanch doctor --data ./data")]
     Doctor(DoctorArgs),
@@ -621,6 +625,51 @@ pub(crate) struct LabFaultsArgs {
 #[cfg(feature = "lab")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Seeds(pub(crate) Vec<u64>);
+
+/// `stanch bench`
+#[cfg(feature = "lab")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// The recovery protocol: rates, latencies, the server's CPU per request, and what people feel of it
+    #[command(
+        after_help = "Examples:\n  stanch bench protocol\n  stanch bench protocol --workload create --workload step --conns 32,128 --json\n  stanch bench protocol --url http://127.0.0.1:8001 --pid 4711 --workload get\n  stanch bench protocol --workload memory --promises 1000000\n\nWithout --url every workload gets a fresh server on an empty directory. CPU is what the server's process used,\nuser and system together, divided by the requests answered. Exit codes: 0 done, 3 a wrong answer."
+    )]
+    Protocol(BenchProtocolArgs),
+    /// The floor: a handler that does nothing on the server's HTTP stack
+    #[command(hide = true)]
+    Echo,
+}
+
+/// `stanch bench protocol`
+#[cfg(feature = "lab")]
+#[derive(Debug, Args)]
+pub(crate) struct BenchProtocolArgs {
+    /// Address of a running server of this protocol (default: servers of its own)
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
+    /// With --url: the server's process number, to see what it spends
+    #[arg(long, value_name = "PID", requires = "url")]
+    pub(crate) pid: Option<u32>,
+    /// Only this; may be given several times (default: all but memory). Loads: create, get, create_settle,
+    /// task_create_fulfill, step, heartbeat20. Effects: execute, backlog, join, long_workflow, takeover, memory
+    #[arg(long = "workload", value_name = "NAME", value_parser = lab::bench::Workload::from_name)]
+    pub(crate) workloads: Vec<lab::bench::Workload>,
+    /// Connections of a load, or several numbers of them with commas between
+    #[arg(long, value_name = "NUMBERS", value_delimiter = ',', default_value = "32", value_parser = crate::commands::bench_connections)]
+    pub(crate) conns: Vec<usize>,
+    /// Seconds that each load is measured, after one second of warm-up
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = crate::commands::bench_window)]
+    pub(crate) secs: std::time::Duration,
+    /// How many promises the workload memory makes
+    #[arg(long, value_name = "NUMBER", default_value_t = 1_000_000)]
+    pub(crate) promises: u64,
+    /// Where its own servers keep their files while they run: the disk that is measured (default: the temporary directory)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// `stanch doctor`
 #[derive(Debug, Args)]

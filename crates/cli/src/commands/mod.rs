@@ -1,6 +1,8 @@
 //! One module per command.
 
 mod backup;
+#[cfg(feature = "lab")]
+mod bench;
 mod evidence;
 mod follow;
 mod group;
@@ -24,6 +26,8 @@ mod tree;
 
 use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, OutboxCommand, SandboxCommand};
 use crate::failure::Failure;
+#[cfg(feature = "lab")]
+pub(crate) use bench::{connections as bench_connections, window as bench_window};
 use clap::CommandFactory as _;
 #[cfg(feature = "lab")]
 pub(crate) use lab::seeds as lab_seeds;
@@ -59,6 +63,10 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Outbox(OutboxCommand::Retry(args)) => outbox::retry(&args).await,
         #[cfg(feature = "lab")]
         Command::Lab(crate::args::LabCommand::Faults(args)) => Box::pin(lab::faults(args)).await,
+        #[cfg(feature = "lab")]
+        Command::Bench(crate::args::BenchCommand::Protocol(args)) => Box::pin(bench::protocol(args)).await,
+        #[cfg(feature = "lab")]
+        Command::Bench(crate::args::BenchCommand::Echo) => bench::echo().await,
         Command::Doctor(args) => store::doctor(&args.data),
         Command::Backup(args) => Box::pin(backup::backup(args)).await,
         Command::Restore(args) => backup::restore(&args),

@@ -232,7 +232,7 @@ fn signalled() -> CancellationToken {
 }
 
 /// Returns when standard input ends; never without a lifeline.
-async fn abandoned(lifeline: bool) {
+pub(crate) async fn abandoned(lifeline: bool) {
     if !lifeline {
         return std::future::pending().await;
     }
