@@ -55,7 +55,7 @@ invariants! {
     TimedOutSettledAtMismatch = "timedout_settled_at_mismatch",
     /// A promise with listeners is pending.
     ListenerForSettledPromise = "listener_for_settled_promise",
-    /// A task has a promise of its id.
+    /// A task has a promise of its id, and so has one that is only offered any more.
     OrphanTasks = "orphan_tasks",
     /// A pending task has a retry timer.
     PendingTaskNoTimeout = "pending_task_no_ttimeout",
@@ -208,7 +208,9 @@ impl Checker<'_> {
         let id = promise.id.as_str();
         let settled = promise.is_settled();
         self.need(settled || promise.target().is_none() || row.task.is_some(), Invariant::OrphanInvokes, id);
-        let armed = settled || self.is_armed(TimerKind::Promise, promise.timeout_at, id);
+        // A deadline before all time is none: whatever stands in the index for it fires at once.
+        let dated = promise.timeout_at >= Timestamp(0);
+        let armed = settled || (dated && self.is_armed(TimerKind::Promise, promise.timeout_at, id));
         self.need(armed, Invariant::MissingPromiseTimeout, id);
         let by_deadline = promise.state == PromiseState::TimedOut;
         let at_deadline = promise.settled_at == Some(promise.timeout_at);
@@ -296,11 +298,12 @@ impl Checker<'_> {
     fn message(&mut self, message: &Message) {
         let (id, fresh) = match message {
             Message::Execute { task_id, version, address } => {
-                let row = self.view.row(task_id);
-                let fresh = row.is_some_and(|row| {
-                    let is_offered = |task: &Arc<Task>| task.state == TaskState::Pending && task.version == *version;
-                    row.task.as_ref().is_some_and(is_offered) && row.promise.target() == Some(address)
-                });
+                // The task that is offered has to belong to a promise.
+                let Some(row) = self.view.row(task_id) else {
+                    return self.need(false, Invariant::OrphanTasks, task_id);
+                };
+                let is_offered = |task: &Arc<Task>| task.state == TaskState::Pending && task.version == *version;
+                let fresh = row.task.as_ref().is_some_and(is_offered) && row.promise.target() == Some(address);
                 (task_id.as_str(), fresh)
             }
             Message::Unblock { promise, .. } => {

@@ -26,10 +26,10 @@ mod validate;
 mod view;
 pub mod wire;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "testkit"))]
 mod model;
-#[cfg(test)]
-mod testkit;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 #[cfg(test)]
 mod tests;
 

@@ -253,7 +253,7 @@ impl Memory {
         of(&self.holders, pid).filter_map(|id| self.task(id).map(|held| task((id.clone(), held.version)))).collect()
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn indexes(&self) -> [&BTreeSet<(String, String)>; 3] {
         [&self.branches, &self.awaiting, &self.holders]
     }

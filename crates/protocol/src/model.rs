@@ -1,4 +1,5 @@
 //! The reference model: the protocol once more, by full scans over flat sets, without views or effects.
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use base::{Millis, Timestamp};
 
 use crate::request::{Body, Callback, Create, FenceAction, Request, Response, ScheduleCreate, Settle, TaskRef};
 use crate::schedule::{NEVER, Schedule, next_firing};
+use crate::snapshot::Snapshot;
 use crate::state::{Message, MessageKey, Promise, PromiseState, Task, TaskState, Timer, TimerKind, Value};
 use crate::tags::Tags;
 use crate::validate::validate;
@@ -92,6 +94,30 @@ impl Model {
         let schedules = schedules.map(|one| (TimerKind::Schedule, Some(one.next_run_at), &one.id));
         let all = promises.chain(retries).chain(leases).chain(schedules);
         all.filter_map(|(kind, at, id)| at.map(|at| Timer { kind, at, id: id.clone() })).collect()
+    }
+
+    /// Everything but schedules, as an outside tester is shown it.
+    pub(crate) fn shown(&self) -> Snapshot {
+        let mut shown = Snapshot {
+            promises: self.promises.values().cloned().map(Arc::new).collect(),
+            tasks: self.tasks.values().map(Task::record).collect(),
+            listeners: self.listeners.iter().cloned().collect(),
+            messages: self.messages.values().cloned().collect(),
+            ..Snapshot::default()
+        };
+        let callback =
+            |(awaited, awaiter): &(String, String)| Callback { awaited: awaited.clone(), awaiter: awaiter.clone() };
+        shown.callbacks = self.callbacks.iter().map(callback).collect();
+        for Timer { kind, at, id } in self.timers() {
+            match kind {
+                TimerKind::Promise => shown.promise_timeouts.push((id, at)),
+                TimerKind::Retry | TimerKind::Lease => shown.task_timeouts.push((id, kind == TimerKind::Lease, at)),
+                TimerKind::Schedule => {}
+            }
+        }
+        shown.promise_timeouts.sort();
+        shown.task_timeouts.sort();
+        shown
     }
 
     fn at(&mut self, now: Timestamp, config: &Config) -> At<'_> {

@@ -1,12 +1,16 @@
-//! Random requests over a small world, and one step of machine and model side by side.
+//! Random requests over a small world, and one step of machine and model side by side; for tests of every crate that
+//! has a server of this protocol to compare (feature `testkit`, part of no build but tests').
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+pub mod alphabet;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{Millis, Timestamp};
-use proptest::prelude::*;
 
 use crate::check::{check, check_step};
+use crate::ids::reserved_refusal;
 use crate::limits::{PRELOAD_BYTES_MAX, PRELOAD_COUNT_MAX};
 use crate::memory::Memory;
 use crate::model::Model;
@@ -17,6 +21,7 @@ use crate::request::{
 use crate::schedule::Schedule;
 use crate::state::{Message, MessageKey, Promise, PromiseState, Row, Task, TaskState, Timer, Value};
 use crate::view::{Config, Effect, View};
+use crate::view::{Poison, Profile};
 use crate::{apply, delivered, reclaim, tick};
 
 const IDS: [&str; 8] = ["w", "w:1", "w:2", "w:1.1", "w.3", "v", "inc/a", "w:1.2"];
@@ -24,9 +29,20 @@ const IDS: [&str; 8] = ["w", "w:1", "w:2", "w:1.1", "w.3", "v", "inc/a", "w:1.2"
 const ERA: u32 = 60;
 const ADDRESSES: [&str; 3] = ["poll://any@g", "poll://uni@g/p", "https://example.org/hook"];
 
+/// Small, so that a walk meets the pauses and the halt of a task that gets nowhere.
+const POISON: Poison = Poison { attempts_max: 5, free: 1, pause: Millis(4), pause_max: Millis(10) };
+/// How many kinds of steps there are to choose from.
+const KINDS: u8 = 33;
+
+/// What a walk's machine is configured with.
+#[must_use]
+pub fn config(profile: Profile) -> Config {
+    Config { retry_timeout: Millis(30), profile, poison: POISON }
+}
+
 /// One random choice; the numbers are read against the state when it runs, so that versions mostly fit.
 #[derive(Clone, Debug)]
-pub(crate) struct Choice {
+pub struct Choice {
     what: u8,
     a: u8,
     b: u8,
@@ -34,100 +50,170 @@ pub(crate) struct Choice {
     wait: u8,
 }
 
-pub(crate) fn choices(len: usize) -> impl Strategy<Value = Vec<Choice>> {
-    let choice = (0..33_u8, any::<u8>(), any::<u8>(), any::<u8>(), any::<u8>());
-    let choice = choice.prop_map(|(what, a, b, flags, wait)| Choice { what, a, b, flags, wait });
-    prop::collection::vec(choice, len)
+impl Choice {
+    /// The choice that five random bytes make.
+    #[must_use]
+    pub fn of([what, a, b, flags, wait]: [u8; 5]) -> Choice {
+        Choice { what: what % KINDS, a, b, flags, wait }
+    }
+}
+
+/// What one step does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// Asks.
+    Ask(Request),
+    /// Sweeps at most so many timers.
+    Sweep(u32),
+    /// Takes its tasks from a worker that is gone.
+    Reclaim(&'static str),
+    /// Counts the oldest message as delivered.
+    Deliver,
+}
+
+/// Who chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Somebody inside the server: everything may happen.
+    Inside,
+    /// Somebody on the wire: ids of the server are refused, and a sweep takes all that is due.
+    Wire,
 }
 
 /// Machine and model under the same requests.
-pub(crate) struct World {
-    pub(crate) memory: Memory,
+#[derive(Clone, Debug)]
+pub struct World {
+    /// The machine's state.
+    pub memory: Memory,
     pub(crate) model: Model,
-    pub(crate) now: Timestamp,
-    pub(crate) config: Config,
+    /// The instant of the next step.
+    pub now: Timestamp,
+    /// What both were told.
+    pub config: Config,
+    place: Place,
     /// Ids end sooner than a long walk does; each era has its own.
     era: u32,
     steps: u32,
     /// How often each status was answered and each move of a task made, so that a test can see that
     /// it reached everything.
-    pub(crate) seen: BTreeMap<String, u32>,
+    pub seen: BTreeMap<String, u32>,
 }
 
 impl World {
-    pub(crate) fn new(config: Config) -> World {
+    /// An empty world.
+    #[must_use]
+    pub fn new(config: Config, place: Place) -> World {
         let (memory, model) = (Memory::default(), Model::default());
-        World { memory, model, now: Timestamp(1_000), config, era: 0, steps: 0, seen: BTreeMap::new() }
+        World { memory, model, now: Timestamp(1_000), config, place, era: 0, steps: 0, seen: BTreeMap::new() }
     }
 
-    /// Creates three live tasks of one tree, so that a walk need not find them first.
-    pub(crate) fn prepare(&mut self) {
-        for (id, lives) in [(0, 60), (1, 400), (2, 30)] {
+    /// The creation of three live tasks of one tree, so that a walk need not find them first.
+    #[must_use]
+    pub fn preparation(&self) -> Vec<Deed> {
+        let task = |(id, lives): (u8, u64)| {
             let (id, root) = (self.id(id), self.id(0));
             let tags = [("resonate:target", ADDRESSES[0]), ("resonate:origin", &root), ("resonate:branch", &root)];
             let tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
             let timeout_at = self.now.plus(Millis(lives));
-            let create = Create { id, timeout_at, param: Value::text("p"), tags };
-            let effects = self.compare(&Request::PromiseCreate(create));
-            let _undo = self.memory.commit(&effects);
-        }
+            Deed::Ask(Request::PromiseCreate(Create { id, timeout_at, param: Value::text("p"), tags }))
+        };
+        [(0, 60), (1, 400), (2, 30)].map(task).into()
     }
 
-    fn pass(&mut self, choice: &Choice) {
+    /// Counts a step; what has to be done before it, when an era begins.
+    #[must_use]
+    pub fn begin(&mut self, choice: &Choice) -> Vec<Deed> {
         self.steps += 1;
-        if self.steps.is_multiple_of(ERA) {
-            self.era += 1;
-        }
+        let begins = self.steps.is_multiple_of(ERA);
+        self.era += u32::from(begins);
+        if begins && choice.flags & 3 != 0 { self.preparation() } else { Vec::new() }
+    }
+
+    /// Lets time pass and reads a choice against the state.
+    #[must_use]
+    pub fn decide(&mut self, choice: &Choice) -> Deed {
         let waits = [0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3, 8, 8, 40, 300];
         self.now = self.now.plus(Millis(waits[usize::from(choice.wait) % waits.len()]));
+        match choice.what {
+            0..=16 | 20.. => Deed::Ask(self.request(choice)),
+            17..=19 if self.place == Place::Wire => Deed::Sweep(u32::MAX),
+            17 | 18 => Deed::Sweep(1 + u32::from(choice.a % 8)),
+            _ if choice.flags & 1 == 0 => Deed::Reclaim(pid(choice.a)),
+            _ => Deed::Deliver,
+        }
     }
 
     /// Time passes, and what the choice asks then; `None` for a sweep. The model is left behind.
+    #[cfg(test)]
     pub(crate) fn advance(&mut self, choice: &Choice) -> (Option<Request>, Timestamp) {
-        self.pass(choice);
-        let request = (!(17..20).contains(&choice.what)).then(|| self.request(choice));
-        (request, self.now)
+        let _unprepared = self.begin(choice);
+        match self.decide(choice) {
+            Deed::Ask(request) => (Some(request), self.now),
+            Deed::Sweep(_) | Deed::Reclaim(_) | Deed::Deliver => (None, self.now),
+        }
     }
 
     /// One choice, with every comparison.
-    pub(crate) fn step(&mut self, choice: &Choice) {
-        self.pass(choice);
-        if self.steps.is_multiple_of(ERA) && choice.flags & 3 != 0 {
-            self.prepare();
+    pub fn step(&mut self, choice: &Choice) {
+        for deed in self.begin(choice) {
+            let _compared = self.perform(&deed);
         }
+        let deed = self.decide(choice);
+        let _compared = self.perform(&deed);
+    }
+
+    /// Does one thing to machine and model and compares everything; the model's answer, without its wording.
+    ///
+    /// # Panics
+    /// They differ, or an invariant is broken.
+    pub fn perform(&mut self, deed: &Deed) -> Option<Response> {
         let before = snapshot(&self.memory);
         let rows: BTreeMap<String, Arc<Row>> =
             self.memory.rows().into_iter().map(|row| (row.id().to_owned(), row)).collect();
-        let effects = match choice.what {
-            0..=16 | 20.. => {
-                let request = self.request(choice);
-                self.compare(&request)
-            }
-            17 | 18 => {
-                let limit = 1 + u32::from(choice.a % 8);
-                self.model.tick(self.now, limit, &self.config);
-                tick(&self.memory, self.now, limit, &self.config)
-            }
-            _ if choice.flags & 1 == 0 => {
-                let held = self.memory.held_by(pid(choice.a));
-                self.model.reclaim(&held, self.now, &self.config);
-                reclaim(&self.memory, &held, self.now, &self.config)
-            }
-            _ => match self.memory.outbox().first() {
-                Some(message) => {
-                    self.model.messages.remove(&message.key());
-                    delivered(&self.memory, message)
-                }
-                None => Vec::new(),
-            },
-        };
+        let (answer, effects) = self.decided(deed);
         self.commit(&effects, &before);
         let after = snapshot(&self.memory);
-        assert_eq!(after, Snapshot::of_model(&self.model), "state after {choice:?}");
-        assert_eq!(check(&self.memory), vec![], "invariants after {choice:?}");
-        assert!(before != after || effects.is_empty(), "what changes nothing writes nothing: {choice:?}, {effects:?}");
+        assert_eq!(after, Snapshot::of_model(&self.model), "state after {deed:?}");
+        assert_eq!(check(&self.memory), vec![], "invariants after {deed:?}");
+        assert!(before != after || effects.is_empty(), "what changes nothing writes nothing: {deed:?}, {effects:?}");
         self.check_steps(&rows);
         self.count(&before, &after);
+        answer
+    }
+
+    fn decided(&mut self, deed: &Deed) -> (Option<Response>, Vec<Effect>) {
+        match deed {
+            Deed::Ask(request) => {
+                let refusal = reserved_refusal(request).filter(|_| self.place == Place::Wire);
+                if let Some(refusal) = refusal {
+                    return (Some(wordless(refusal)), Vec::new());
+                }
+                let (answer, effects) = self.compare(request);
+                (Some(answer), effects)
+            }
+            Deed::Sweep(limit) => {
+                self.model.tick(self.now, *limit, &self.config);
+                (None, tick(&self.memory, self.now, *limit, &self.config))
+            }
+            Deed::Reclaim(pid) => {
+                let held = self.memory.held_by(pid);
+                self.model.reclaim(&held, self.now, &self.config);
+                (None, reclaim(&self.memory, &held, self.now, &self.config))
+            }
+            Deed::Deliver => match self.memory.outbox().first() {
+                Some(message) => {
+                    self.model.messages.remove(&message.key());
+                    (None, delivered(&self.memory, message))
+                }
+                None => (None, Vec::new()),
+            },
+        }
+    }
+
+    /// The model's state as an outside tester is shown it.
+    #[must_use]
+    pub fn shown(&self) -> crate::Snapshot {
+        self.model.shown()
     }
 
     /// What must hold between two consecutive states, whatever the request was.
@@ -167,12 +253,13 @@ impl World {
         }
     }
 
-    fn compare(&mut self, request: &Request) -> Vec<Effect> {
+    fn compare(&mut self, request: &Request) -> (Response, Vec<Effect>) {
         let applied = apply(&self.memory, request, self.now, &self.config);
         let expected = self.model.apply(request, self.now, &self.config);
         *self.seen.entry(format!("status {}", applied.response.status)).or_default() += 1;
+        let expected = wordless(expected);
         assert_eq!(wordless(applied.response), expected, "answer to {request:?}");
-        applied.effects
+        (expected, applied.effects)
     }
 
     /// Commits, takes back, commits again: an undo leaves nothing behind.
@@ -204,7 +291,7 @@ impl World {
             1..=3 => Request::PromiseCreate(self.create(self.id(choice.a), choice)),
             4 => Request::PromiseSettle(settle(a, choice)),
             5 => Request::RegisterCallback(Callback { awaited: a, awaiter: b }),
-            6 => Request::RegisterListener { awaited: a, address: address(choice.b) },
+            6 => Request::RegisterListener { awaited: a, address: self.address(choice.b) },
             7 => Request::TaskGet { id: a },
             8 => Request::TaskCreate { pid, ttl, action: self.create(self.id(choice.a), choice) },
             9 | 10 => {
@@ -280,7 +367,7 @@ impl World {
     fn schedule(&self, choice: &Choice) -> ScheduleCreate {
         let crons = ["* * * * * *", "*/2 * * * * ?", "1 0 0 1 1 ? 1970", "61 * * * * *", "3 0 0 1 1 ? 1970"];
         let templates = ["{{.id}}.{{.timestamp}}", "w", "fixed"];
-        let tags = [("resonate:target", address(choice.flags)), ("resonate:timer", "true".to_owned())];
+        let tags = [("resonate:target", self.address(choice.flags)), ("resonate:timer", "true".to_owned())];
         let tags = tags.into_iter().take(1 + usize::from(choice.flags & 16 != 0));
         ScheduleCreate {
             id: schedule_id(choice.a),
@@ -290,6 +377,12 @@ impl World {
             promise_param: Value::text("fired"),
             promise_tags: tags.map(|(name, tag)| (name.to_owned(), tag)).collect(),
         }
+    }
+
+    fn address(&self, choice: u8) -> String {
+        // On the wire only what the server delivers to: another engine's choice of transports is not the model's.
+        let routable = if self.place == Place::Wire { &ADDRESSES[..2] } else { &ADDRESSES[..] };
+        routable[usize::from(choice) % routable.len()].to_owned()
     }
 
     fn id(&self, choice: u8) -> String {
@@ -341,7 +434,7 @@ impl World {
         let mut tags = BTreeMap::new();
         let mut tag = |name: &str, value: &str| tags.insert(name.to_owned(), value.to_owned());
         if flags & 3 != 0 {
-            tag("resonate:target", &address(flags));
+            tag("resonate:target", &self.address(flags));
         }
         match flags >> 2 & 7 {
             0 => tag("resonate:timer", "true"),
@@ -372,10 +465,6 @@ fn schedule_id(choice: u8) -> String {
     ["s", "t", "inc.s"][usize::from(choice) % 3].to_owned()
 }
 
-fn address(choice: u8) -> String {
-    ADDRESSES[usize::from(choice) % ADDRESSES.len()].to_owned()
-}
-
 fn pid(choice: u8) -> &'static str {
     ["p", "q"][usize::from(choice >> 1) % 2]
 }
@@ -386,7 +475,8 @@ fn settle(id: String, choice: &Choice) -> Settle {
 }
 
 /// The wording of refusals is not compared.
-fn wordless(response: Response) -> Response {
+#[must_use]
+pub fn wordless(response: Response) -> Response {
     let body = match response.body {
         Body::Error(_) => Body::Error(String::new()),
         Body::Fenced { kind, response, preload } => {

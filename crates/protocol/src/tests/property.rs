@@ -1,13 +1,10 @@
 use std::collections::BTreeMap;
 
-use base::Millis;
+use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, RngSeed, TestRunner};
 
-use crate::testkit::{World, choices};
-use crate::view::{Config, Poison, Profile};
-
-/// Small, so that a walk meets the pauses and the halt.
-const POISON: Poison = Poison { attempts_max: 5, free: 1, pause: Millis(4), pause_max: Millis(10) };
+use crate::testkit::{Choice, Place, World, config};
+use crate::view::Profile;
 
 /// Steps of one walk.
 const STEPS: usize = 300;
@@ -17,9 +14,12 @@ const WALKS: u32 = 200;
 fn walk(profile: Profile, cases: u32, seed: u64) -> BTreeMap<String, u32> {
     let cases = Cases { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(seed), ..Cases::default() };
     let seen = std::cell::RefCell::new(BTreeMap::<String, u32>::new());
-    let outcome = TestRunner::new(cases).run(&choices(STEPS), |choices| {
-        let mut world = World::new(Config { retry_timeout: Millis(30), profile, poison: POISON });
-        world.prepare();
+    let choices = prop::collection::vec(any::<[u8; 5]>().prop_map(Choice::of), STEPS);
+    let outcome = TestRunner::new(cases).run(&choices, |choices| {
+        let mut world = World::new(config(profile), Place::Inside);
+        for deed in world.preparation() {
+            let _compared = world.perform(&deed);
+        }
         for choice in &choices {
             world.step(choice);
         }
