@@ -6,6 +6,8 @@
 mod directory;
 mod obstacle;
 mod sqlite;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 pub use directory::{Directory, DirectoryError, create as create_directory};
 pub use obstacle::{Cause, Obstacle};

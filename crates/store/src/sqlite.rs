@@ -18,7 +18,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// The name of the database in the data directory.
-const FILE_NAME: &str = "stanch.db";
+pub(crate) const FILE_NAME: &str = "stanch.db";
 /// LIMIT: pages in the write-ahead log before the writer itself checkpoints.
 const INLINE_CHECKPOINT_PAGES: u32 = 16_000;
 /// How often the checkpointer looks at the write-ahead log.
