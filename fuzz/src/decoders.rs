@@ -13,6 +13,7 @@ pub type Decoder = fn(&[u8]);
 /// All of them, by the name of their folder in the corpus.
 pub const ALL: &[(&str, Decoder)] = &[
     ("wire", wire),
+    ("cron", cron),
     ("otlp", otlp),
     ("traces", traces),
     ("plan_text", plan_text),
@@ -26,6 +27,8 @@ pub const ALL: &[(&str, Decoder)] = &[
 /// Stands beside every Nezha table.
 const DICTIONARY: &[u8] =
     br#"{"label":"x","base_unix_us":1661212800000000,"pods":["cart-7df5d46ccd-x2v8k","front-7df5d46ccd-x2v8k"],"ops":["Get"]}"#;
+/// Instants after which a cron expression is asked: an ordinary one, and the eve of a leap day.
+const CRON_AFTER: [i64; 2] = [1_700_000_000_123, 1_835_308_799_999];
 /// Services of one input whose group is computed.
 const GROUPS: usize = 4;
 /// Bytes of a trace input that are read; the rest says nothing new.
@@ -54,6 +57,37 @@ pub fn wire(bytes: &[u8]) {
     if let Ok(promise) = wire::parse_promise(bytes) {
         let written = wire::promise_json(&promise).to_string();
         assert!(wire::parse_promise(written.as_bytes()).is_ok_and(|again| again == promise), "{written}");
+    }
+}
+
+/// Cron expressions of schedules: the instant that follows another one is after it, is named by the expression whatever
+/// instant before it was asked from, and is a whole second.
+pub fn cron(bytes: &[u8]) {
+    use base::{Millis, Timestamp};
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let head = br#"{"kind":"schedule.create","head":{"corrId":"c","version":"2026-04-01"},"data":"#;
+    let tags = serde_json::json!({ "resonate:target": "poll://any@g" });
+    let data =
+        serde_json::json!({ "id": "s", "cron": text, "promiseId": "p", "promiseTimeout": 1, "promiseTags": tags });
+    let parsed = protocol::wire::parse_request(&[&head[..], data.to_string().as_bytes(), b"}"].concat());
+    let refused = parsed.is_ok_and(|parsed| protocol::validate(&parsed.request).is_some());
+    if refused {
+        // What is refused at the door is not read again.
+        return;
+    }
+    for after in CRON_AFTER {
+        let read = protocol::next_firing(text, Timestamp(after));
+        assert!(read.is_ok(), "accepted, and not read: {text:?}");
+        let Ok(next) = read else { continue };
+        if next == protocol::NEVER {
+            continue;
+        }
+        assert!(next.0 > after && next.0 % 1_000 == 0, "{text:?} after {after}: {next:?}");
+        for before in [Timestamp(next.0 - 1), Timestamp(after.midpoint(next.0))] {
+            assert_eq!(protocol::next_firing(text, before), Ok(next), "{text:?} after {before:?}");
+        }
+        let following = protocol::next_firing(text, next);
+        assert!(following.is_ok_and(|following| following >= next.plus(Millis(1_000))), "{text:?} after {next:?}");
     }
 }
 

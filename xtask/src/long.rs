@@ -36,6 +36,45 @@ pub(crate) fn leftovers(root: &Path) -> Result<()> {
     cargo_with(root, &test, &[("LEFTOVERS", "all")])
 }
 
+/// The live engine against the reference model: random walks in each profile, every crash of short sequences, and
+/// every sequence that a minute allows.
+pub(crate) fn model(root: &Path, arguments: impl Iterator<Item = String>) -> Result<()> {
+    let [walks, seed] = numbers([("--walks", 200), ("--seed", 1)], arguments)?;
+    let test = ["test", "--release", "--package", "stanch-server", "--test", "model", "--", "--nocapture"];
+    cargo_with(root, &test, &[("WALKS", &walks), ("SEED", &seed), ("CRASH_LENGTH", "2")])?;
+    let package = ["--package", "stanch-protocol", "--features", "long", "--lib"];
+    cargo_with(root, &[&["test", "--release"][..], &package, &["--", "--nocapture", "tests::exhaustive"]].concat(), &[])
+}
+
+/// Histories of concurrent clients, and histories with a kill of the server in the middle.
+pub(crate) fn linearizable(root: &Path, arguments: impl Iterator<Item = String>) -> Result<()> {
+    let [histories, kills, seed] = numbers([("--histories", 200), ("--kills", 20), ("--seed", 1)], arguments)?;
+    let test = ["test", "--release", "--package", "stanch", "--test", "linearizable", "--", "--nocapture"];
+    cargo_with(root, &test, &[("HISTORIES", &histories), ("KILLED", &kills), ("SEED", &seed)])
+}
+
+/// The server under mixed load for minutes.
+pub(crate) fn soak(root: &Path, arguments: impl Iterator<Item = String>) -> Result<()> {
+    let [minutes] = numbers([("--minutes", 10)], arguments)?;
+    let seconds = minutes.parse::<u64>()?.saturating_mul(60).to_string();
+    let test = ["test", "--release", "--package", "stanch", "--test", "soak", "--", "--nocapture"];
+    cargo_with(root, &test, &[("SOAK_SECONDS", &seconds)])
+}
+
+/// The values of arguments that are numbers, each with its name and what it is if it is not given.
+fn numbers<const N: usize>(
+    names: [(&str, u64); N],
+    mut arguments: impl Iterator<Item = String>,
+) -> Result<[String; N]> {
+    let mut values = names.map(|(_, otherwise)| otherwise.to_string());
+    while let Some(name) = arguments.next() {
+        let at = names.iter().position(|(known, _)| *known == name).context(USAGE)?;
+        let given = arguments.next().filter(|value| value.parse::<u64>().is_ok()).context(USAGE)?;
+        *values.get_mut(at).context(USAGE)? = given;
+    }
+    Ok(values)
+}
+
 impl Matrix {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Matrix> {
         let mut matrix = Matrix { simulated: false, real: false, kills: 100, seed: 1 };
@@ -69,6 +108,17 @@ mod tests {
         let real = Matrix { simulated: false, kills: 3, seed: 7, ..all };
         assert_eq!(parse(&["--real", "--kills", "3", "--seed", "7"]).unwrap(), real);
         for wrong in [&["--kills"][..], &["--kills", "many"], &["--unreal"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_given_by_their_names() {
+        let parse = |arguments: &[&str]| {
+            numbers([("--walks", 200), ("--seed", 1)], arguments.iter().map(|argument| (*argument).to_owned()))
+        };
+        assert_eq!(parse(&["--seed", "9"]).unwrap(), ["200", "9"]);
+        for wrong in [&["--seed"][..], &["--seed", "x"], &["--kills", "1"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -12,7 +12,8 @@ use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 
 const USAGE: &str = "usage: cargo xtask tidy | ci | fuzz [--seconds N] [DECODER]... | kill-server [--kills N] [--seed N] | power-loss [--instants N] [--seed N] \
-    | crash-matrix [--simulated] [--real] [--kills N] [--seed N] | leftovers | truth-table | keep";
+    | crash-matrix [--simulated] [--real] [--kills N] [--seed N] | model [--walks N] [--seed N] \
+    | linearizable [--histories N] [--kills N] [--seed N] | soak [--minutes N] | leftovers | truth-table | keep";
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace")?;
@@ -26,6 +27,9 @@ fn main() -> Result<()> {
         }
         Some("crash-matrix") => long::crash_matrix(root, std::env::args().skip(2)),
         Some("leftovers") => long::leftovers(root),
+        Some("model") => long::model(root, std::env::args().skip(2)),
+        Some("linearizable") => long::linearizable(root, std::env::args().skip(2)),
+        Some("soak") => long::soak(root, std::env::args().skip(2)),
         Some("truth-table") => truth_table(root),
         Some("keep") => keep(root),
         _ => bail!("{USAGE}"),

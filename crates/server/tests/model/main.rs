@@ -1,0 +1,115 @@
+//! The live engine on SQLite against the reference model: requests as bytes on the wire, every answer and the whole
+//! store compared after each.
+//!
+//! `cargo xtask model` runs the long forms: 200 seeds in each profile, and every crash of longer sequences.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::disallowed_methods, reason = "the environment says how long a test may be")]
+
+mod crashes;
+mod walks;
+
+use base::Timestamp;
+use protocol::testkit::{Deed, World, wordless};
+use protocol::wire::{self, Parsed};
+use protocol::{Body, Debug, Request, Response};
+use server::engine::{Config, Engine, Env, Opener, Writing};
+use std::path::Path;
+use store::{Directory, Sqlite, Store};
+
+fn asked(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+}
+
+/// The engine of one directory, as a tester has it: its clockwork stands.
+struct Server<'a> {
+    dir: &'a Path,
+    config: protocol::Config,
+    engine: Option<Engine>,
+}
+
+impl<'a> Server<'a> {
+    async fn start(dir: &'a Path, config: protocol::Config) -> Server<'a> {
+        let mut server = Server { dir, config, engine: None };
+        server.open().await;
+        server
+    }
+
+    /// Ends the engine, if there is one, and starts the next on what it left.
+    async fn open(&mut self) {
+        self.open_with(|store| Ok(Box::new(store))).await;
+    }
+
+    /// As [`Server::open`], with something around the store.
+    async fn open_with(
+        &mut self,
+        mut around: impl FnMut(Sqlite) -> Result<Box<dyn Store>, store::Error> + Send + 'static,
+    ) {
+        self.engine = None;
+        let config = Config { protocol: self.config.clone(), debug: true, ..Config::default() };
+        let directory = Directory::take(self.dir).unwrap();
+        let opener: Opener = Box::new(move || {
+            let store = Sqlite::open(&directory)?;
+            let reader = store.reader()?;
+            Ok((around(store)?, reader))
+        });
+        // Until its clockwork stands nothing else runs: it begins with the next wait, and this does not wait.
+        let engine = Engine::open_with(opener, Writing::Thread, config, Env::manual(Timestamp(0)));
+        self.engine = Some(engine.unwrap());
+        let (status, _) = self.send(&Request::Debug(Debug::Start), Timestamp(0)).await;
+        assert_eq!(status, 200);
+    }
+
+    /// One request at an instant, as bytes; the bytes of the answer.
+    async fn send(&self, request: &Request, at: Timestamp) -> (u16, Vec<u8>) {
+        let mut envelope: serde_json::Value = serde_json::from_slice(&wire::render_request("c", request)).unwrap();
+        envelope["head"]["resonate:debug_time"] = at.0.into();
+        self.engine.as_ref().unwrap().wire(envelope.to_string().as_bytes()).await
+    }
+
+    /// One request, answered as a client reads it.
+    async fn ask(&self, request: &Request, at: Timestamp) -> Response {
+        let (status, bytes) = self.send(request, at).await;
+        let answer = wire::parse_response(&bytes).unwrap();
+        assert_eq!((answer.kind.as_str(), answer.corr_id.as_str()), (wire::kind_of(request), "c"));
+        assert_eq!(answer.response.status, status);
+        answer.response
+    }
+
+    /// The whole store, as it is shown.
+    async fn shown(&self, at: Timestamp) -> serde_json::Value {
+        let (status, bytes) = self.send(&Request::Debug(Debug::Snap), at).await;
+        assert_eq!(status, 200);
+        serde_json::from_slice::<serde_json::Value>(&bytes).unwrap()["data"].take()
+    }
+}
+
+/// What the model holds, as a server shows it.
+fn expected(world: &World) -> serde_json::Value {
+    let request = Request::Debug(Debug::Snap);
+    let parsed = Parsed {
+        kind: wire::kind_of(&request).to_owned(),
+        corr_id: "c".to_owned(),
+        version: wire::VERSION.to_owned(),
+        auth: None,
+        debug_time: None,
+        request,
+    };
+    let response = Response::ok(Body::Snapshot(Box::new(world.shown())));
+    serde_json::from_slice::<serde_json::Value>(&wire::render_response(&parsed, &response)).unwrap()["data"].take()
+}
+
+/// A deed as a request on the wire.
+fn request(deed: &Deed, at: Timestamp) -> Request {
+    match deed {
+        Deed::Ask(request) => request.clone(),
+        Deed::Sweep(_) | Deed::Reclaim(_) | Deed::Deliver => Request::Debug(Debug::Tick(at)),
+    }
+}
+
+/// Does the same to model and server, and compares.
+async fn perform(world: &mut World, server: &Server<'_>, deed: &Deed) {
+    let answer = world.perform(deed).unwrap_or(Response::ok(Body::Swept));
+    let found = wordless(server.ask(&request(deed, world.now), world.now).await);
+    assert_eq!(found, answer, "answer to {deed:?}");
+    assert_eq!(server.shown(world.now).await, expected(world), "the store after {deed:?}");
+}

@@ -1,0 +1,112 @@
+//! Random walks, the store closed and opened again in between. `WALKS=1 SEED=n cargo test -p stanch-server --test model
+//! walks` walks one again.
+
+use crate::{Server, asked, expected, perform};
+use proptest::prelude::RngSeed;
+use proptest::strategy::{Strategy as _, ValueTree as _};
+use proptest::test_runner::{Config as Runs, TestRunner};
+use protocol::testkit::{Choice, Place, World, config};
+use protocol::{Profile, Row, Schedule, View as _};
+use std::collections::BTreeMap;
+use std::path::Path;
+use store::Sqlite;
+
+/// Steps of one walk.
+const STEPS: usize = 300;
+/// Walks in each profile, in short.
+const WALKS: u64 = 3;
+/// One step of so many closes the store and opens it again, about.
+const REOPENED: u8 = 25;
+
+/// One walk on a store of its own; how often it was opened anew.
+async fn walk(profile: Profile, choices: &[(Choice, u8)], seen: &mut BTreeMap<String, u32>) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::new(config(profile), Place::Wire);
+    let mut server = Server::start(dir.path(), world.config.clone()).await;
+    let mut reopened = 0;
+    for deed in world.preparation() {
+        perform(&mut world, &server, &deed).await;
+    }
+    for (choice, close) in choices {
+        for deed in world.begin(choice) {
+            perform(&mut world, &server, &deed).await;
+        }
+        let deed = world.decide(choice);
+        perform(&mut world, &server, &deed).await;
+        if close % REOPENED == 0 {
+            server.open().await;
+            assert_eq!(server.shown(world.now).await, expected(&world), "the store opened anew after {deed:?}");
+            reopened += 1;
+        }
+    }
+    drop(server);
+    compare_rows(&world, dir.path());
+    for (what, count) in world.seen {
+        *seen.entry(what).or_default() += count;
+    }
+    reopened
+}
+
+/// In the file itself: every column of every row and schedule, and every invariant.
+fn compare_rows(world: &World, dir: &Path) {
+    let contents = Sqlite::inspect(dir).unwrap();
+    let rows: BTreeMap<String, Row> = contents.rows.into_iter().map(|(_, row)| (row.id().to_owned(), row)).collect();
+    let wanted = world.memory.rows().into_iter().map(|row| (row.id().to_owned(), Row::clone(&row))).collect();
+    assert_eq!(rows, wanted);
+    let schedules: Vec<Schedule> = world.memory.schedules().map(|one| Schedule::clone(one)).collect();
+    assert_eq!(contents.schedules, schedules);
+    let outbox: Vec<_> = contents.outbox.into_iter().map(|(_, message)| message).collect();
+    assert_eq!(outbox, world.memory.outbox(), "in the order in which they were queued");
+    let memory = protocol::Memory::load(rows.into_values(), outbox, contents.schedules);
+    assert_eq!(protocol::check(&memory), vec![]);
+}
+
+/// What walks must have reached to have said anything.
+const REACHED: [&str; 16] = [
+    "status 200",
+    "status 300",
+    "status 400",
+    "status 404",
+    "status 409",
+    "status 422",
+    "pending to acquired",
+    "pending to fulfilled",
+    "acquired to pending",
+    "acquired to suspended",
+    "acquired to halted",
+    "suspended to pending",
+    "halted to pending",
+    "firing",
+    "execute",
+    "unblock",
+];
+
+fn walks(profile: Profile) {
+    let (walks, first) = (asked("WALKS", WALKS), asked("SEED", 1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (mut seen, mut reopened) = (BTreeMap::new(), 0);
+    for seed in first..first + walks {
+        let runs = Runs { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Runs::default() };
+        let one = (proptest::num::u8::ANY, proptest::array::uniform5(proptest::num::u8::ANY));
+        let choices = proptest::collection::vec(one.prop_map(|(close, bytes)| (Choice::of(bytes), close)), STEPS);
+        let choices = choices.new_tree(&mut TestRunner::new(runs)).unwrap().current();
+        println!("{profile:?}, seed {seed}");
+        reopened += runtime.block_on(walk(profile, &choices, &mut seen));
+    }
+    println!("{profile:?}: {walks} walks of {STEPS} steps from seed {first}, {reopened} stores opened anew: {seen:?}");
+    if walks >= WALKS {
+        for what in REACHED {
+            assert!(seen.contains_key(what), "`{what}` was not reached: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn the_live_engine_and_the_model_agree() {
+    walks(Profile::Stanch);
+}
+
+#[test]
+fn the_live_engine_and_the_model_agree_when_versions_move_on_acquire_only() {
+    walks(Profile::Resonate20260401);
+}
