@@ -36,8 +36,8 @@ pub(crate) struct Recorder {
     order: AtomicU64,
     marks: AtomicU32,
     answered: AtomicU64,
-    /// The version of each task as it was last answered.
-    versions: [AtomicU64; IDS as usize],
+    /// The version of each task as it was last answered, and whether it was held.
+    known: [Mutex<(u64, bool)>; IDS as usize],
     events: Mutex<Vec<(u64, usize, Action<Operation>)>>,
     /// When each promise was created, and when it settled, as every answer must say.
     instants: Mutex<BTreeMap<u8, (i64, Option<i64>)>>,
@@ -54,7 +54,7 @@ impl Recorder {
             order: AtomicU64::new(0),
             marks: AtomicU32::new(1),
             answered: AtomicU64::new(0),
-            versions: Default::default(),
+            known: Default::default(),
             events: Mutex::default(),
             instants: Mutex::default(),
         })
@@ -82,8 +82,8 @@ impl Recorder {
 
     /// Asks up to `count` things as client `process`; false when the server is gone.
     pub(crate) async fn ask(self: Arc<Self>, client: Client, process: usize, count: usize, mut random: Random) -> bool {
-        for _ in 0..count {
-            let ask = self.choose(&mut random, process);
+        for number in 0..count {
+            let ask = self.choose(&mut random, process, number == 0);
             let request = self.request(&ask);
             let (order, from) = (self.next(), now());
             let answered = client.rpc(&request).await;
@@ -106,26 +106,30 @@ impl Recorder {
         true
     }
 
-    fn choose(&self, random: &mut Random, process: usize) -> Ask {
+    /// Mostly what the last answer about a task allows; the first thing is that something is there.
+    fn choose(&self, random: &mut Random, process: usize, begins: bool) -> Ask {
         let any = u8::try_from(random.below(u64::from(IDS))).unwrap();
         let id = PLAIN + u8::try_from(random.below(u64::from(IDS - PLAIN))).unwrap();
-        let known = self.versions[usize::from(id)].load(Ordering::SeqCst);
-        let version = if random.below(8) == 0 { known.saturating_sub(1) } else { known };
+        if begins {
+            return self.create(any, random);
+        }
+        let (version, held) = self.known[usize::from(id)].lock().unwrap().to_owned();
+        let version = if random.below(10) == 0 { version.saturating_sub(1) } else { version };
         let pid = u8::try_from(process % 200).unwrap();
         let ttl = match self.time {
             Time::Passes if random.below(2) == 0 => 3,
             Time::Stands | Time::Passes => LONG,
         };
-        match random.below(20) {
-            0..3 => self.create(any, random),
-            3..6 => Ask::Get { id: any },
-            6 => self.settle(any, random),
-            7 => Ask::TaskGet { id },
-            8..12 => Ask::Acquire { id, version, pid, ttl },
-            12..14 => Ask::Release { id, version },
-            14 => Ask::Heartbeat { id, version, pid },
-            15 => Ask::Fulfill { id, version, mark: self.mark() },
-            _ => {
+        match (random.below(20), held) {
+            (0..3, _) => self.create(any, random),
+            (3..6, _) => Ask::Get { id: any },
+            (6, _) => self.settle(u8::try_from(random.below(u64::from(PLAIN))).unwrap(), random),
+            (7..9, _) => Ask::TaskGet { id },
+            (9..11, _) | (_, false) => Ask::Acquire { id, version, pid, ttl },
+            (11..14, true) => Ask::Release { id, version },
+            (14, true) => Ask::Heartbeat { id, version, pid },
+            (15, true) if random.below(4) == 0 => Ask::Fulfill { id, version, mark: self.mark() },
+            (_, true) => {
                 let other = u8::try_from(random.below(u64::from(PLAIN))).unwrap();
                 let action = if random.below(2) == 0 { self.create(other, random) } else { self.settle(other, random) };
                 Ask::Fence { id, version, action: Box::new(action) }
@@ -198,6 +202,9 @@ impl Recorder {
 
     fn read(&self, ask: &Ask, response: Response) -> Answer {
         let status = response.status;
+        if let (Ask::Release { id, version }, 200) = (ask, status) {
+            *self.known[usize::from(*id)].lock().unwrap() = (version + 1, false);
+        }
         match response.body {
             Body::Empty => Answer::Done,
             Body::Promise(promise) => Answer::Promise(self.promise(&promise)),
@@ -239,7 +246,8 @@ impl Recorder {
     }
 
     fn task(&self, task: &protocol::TaskRecord) -> Task {
-        self.versions[usize::from(self.number(&task.id))].store(task.version, Ordering::SeqCst);
+        let known = (task.version, task.state == TaskState::Acquired);
+        *self.known[usize::from(self.number(&task.id))].lock().unwrap() = known;
         let state = match task.state {
             TaskState::Pending => Work::Pending,
             TaskState::Acquired => Work::Acquired,

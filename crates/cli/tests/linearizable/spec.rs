@@ -2,9 +2,9 @@
 //!
 //! An operation takes place at one instant between its call and its answer, and no earlier than the one before it in
 //! the order that is tried. Its deadline settles a promise at that instant or not; a lease that has run out may have
-//! lapsed by then, or not yet, for that happens by itself.
+//! lapsed by then, or not yet, for that happens by itself. So a state is all that may be so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use todc_utils::specifications::Specification;
 
 /// Acquisitions without progress after which a task is halted when it is lost again: the server's own default.
@@ -59,7 +59,7 @@ pub(crate) enum Ask {
 }
 
 /// The state of a promise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum State {
     Pending,
     Resolved,
@@ -69,7 +69,7 @@ pub(crate) enum State {
 }
 
 /// The state of a task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Work {
     Pending,
     Acquired,
@@ -78,7 +78,7 @@ pub(crate) enum Work {
 }
 
 /// A promise as an answer shows it, without the instants that only the server knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Promise {
     pub(crate) state: State,
     pub(crate) param: u32,
@@ -87,7 +87,7 @@ pub(crate) struct Promise {
 }
 
 /// A task as an answer shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Task {
     pub(crate) state: Work,
     pub(crate) version: u64,
@@ -116,7 +116,7 @@ pub(crate) struct Operation {
     pub(crate) answer: Option<Answer>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Held {
     task: Task,
     /// The lease: how long, and its earliest end.
@@ -125,45 +125,33 @@ struct Held {
     attempts: u8,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// What there is, and the earliest that it can be now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Objects {
-    clock: i64,
     all: BTreeMap<u8, (Promise, Option<Held>)>,
+    clock: i64,
 }
 
 /// The specification.
 pub(crate) struct Protocol;
 
 impl Specification for Protocol {
-    type State = Objects;
+    type State = BTreeSet<Objects>;
     type Operation = Operation;
 
-    fn init() -> Objects {
-        Objects::default()
+    fn init() -> BTreeSet<Objects> {
+        BTreeSet::from([Objects::default()])
     }
 
-    fn apply(operation: &Operation, before: &Objects) -> (bool, Objects) {
-        let earliest = before.clock.max(operation.from);
-        if earliest > operation.until {
-            return (false, before.clone());
+    fn apply(operation: &Operation, before: &BTreeSet<Objects>) -> (bool, BTreeSet<Objects>) {
+        // Of two that differ in their clocks alone the earlier one allows all that the later one does.
+        let mut after = BTreeMap::new();
+        for one in before.iter().flat_map(|one| one.successors(operation)) {
+            let clock = after.entry(one.all).or_insert(one.clock);
+            *clock = one.clock.min(*clock);
         }
-        let Some(answer) = &operation.answer else {
-            let mut after = before.clone();
-            let _unseen = after.at(earliest).perform(&operation.ask);
-            return (true, after);
-        };
-        // The earliest instant that explains the answer: what is possible later stays possible.
-        for (instant, lapsed) in before.instants(operation, earliest) {
-            let mut after = before.clone();
-            after.at(instant);
-            if let Some(id) = lapsed {
-                after.lapse(id);
-            }
-            if after.perform(&operation.ask) == *answer {
-                return (true, after);
-            }
-        }
-        (false, before.clone())
+        let after: BTreeSet<Objects> = after.into_iter().map(|(all, clock)| Objects { all, clock }).collect();
+        if after.is_empty() { (false, before.clone()) } else { (true, after) }
     }
 }
 
@@ -182,30 +170,46 @@ impl Ask {
             Ask::Fence { id, action, .. } => std::iter::once(*id).chain(action.ids()).collect(),
         }
     }
+
+    /// The deadline of what it creates.
+    fn deadline(&self) -> Option<i64> {
+        match self {
+            Ask::Create { deadline, .. } => Some(*deadline),
+            Ask::Fence { action, .. } => action.deadline(),
+            _ => None,
+        }
+    }
 }
 
 impl Objects {
-    /// The instants at which an operation may have another answer, each with the task whose lease has lapsed by then.
-    fn instants(&self, operation: &Operation, earliest: i64) -> Vec<(i64, Option<u8>)> {
+    /// Everything that may be so after an operation that was answered as it was.
+    fn successors(&self, operation: &Operation) -> Vec<Objects> {
+        let earliest = self.clock.max(operation.from);
         let ids = operation.ask.ids();
         let named = || ids.iter().filter_map(|id| self.all.get(id).map(|found| (*id, found)));
-        let deadlines = named().map(|(_, (promise, _))| promise.deadline);
-        let created = match &operation.ask {
-            Ask::Create { deadline, .. } => Some(*deadline),
-            Ask::Fence { action, .. } => match **action {
-                Ask::Create { deadline, .. } => Some(deadline),
-                _ => None,
-            },
-            _ => None,
-        };
-        let mut instants: Vec<(i64, Option<u8>)> = vec![(earliest, None)];
-        instants.extend(deadlines.chain(created).map(|at| (at, None)));
-        let leases = named().filter_map(|(id, (_, held))| held.as_ref().map(|held| (id, held)));
-        let lapses = leases.filter(|(_, held)| held.task.state == Work::Acquired);
-        instants.extend(lapses.map(|(id, held)| (held.ends.max(earliest), Some(id))));
-        instants.retain(|(at, _)| (earliest..=operation.until).contains(at));
-        instants.sort_unstable();
-        instants
+        let held = named().filter_map(|(id, (_, held))| held.as_ref().map(|held| (id, held)));
+        let leases = held.filter(|(_, held)| held.task.state == Work::Acquired).map(|(id, held)| (id, held.ends));
+        let leases: Vec<(u8, i64)> = leases.collect();
+        // Between these instants nothing changes by itself.
+        let mut instants = BTreeSet::from([earliest]);
+        instants.extend(named().map(|(_, (promise, _))| promise.deadline));
+        instants.extend(operation.ask.deadline());
+        instants.extend(leases.iter().map(|(_, ends)| *ends));
+        let mut after = Vec::new();
+        for instant in instants.into_iter().filter(|at| (earliest..=operation.until).contains(at)) {
+            let lapsed = leases.iter().filter(|(_, ends)| *ends <= instant);
+            for lapsed in std::iter::once(None).chain(lapsed.map(Some)) {
+                let mut one = self.clone();
+                if let Some((id, ends)) = lapsed {
+                    one.at(*ends).lapse(*id);
+                }
+                let answer = one.at(instant).perform(&operation.ask);
+                if operation.answer.as_ref().is_none_or(|told| *told == answer) {
+                    after.push(one);
+                }
+            }
+        }
+        after
     }
 
     fn at(&mut self, instant: i64) -> &mut Objects {
@@ -293,9 +297,7 @@ impl Objects {
     fn beat(&mut self, id: u8, version: u64, pid: u8) {
         let clock = self.clock;
         let Some((_, Some(held))) = self.all.get_mut(&id) else { return };
-        let holds = held.task == Task { state: Work::Acquired, version, pid: Some(pid) };
-        // A lease that may have lapsed already is not known to be extended.
-        if holds && clock < held.ends {
+        if held.task == (Task { state: Work::Acquired, version, pid: Some(pid) }) {
             held.ends = clock + held.ttl;
         }
     }

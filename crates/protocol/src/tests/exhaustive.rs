@@ -8,7 +8,7 @@ use crate::testkit::{Place, World, config};
 use crate::view::{Profile, View as _};
 
 /// The length of every sequence; with the feature `long`, as far as a minute allows in release.
-const DEPTH: usize = if cfg!(feature = "long") { 6 } else { 3 };
+const DEPTH: u32 = if cfg!(feature = "long") { 6 } else { 3 };
 /// Worlds by their state, so that equal ones are gone on from once; how often each was reached.
 type Front = BTreeMap<String, (World, u64)>;
 
@@ -58,7 +58,7 @@ fn machine_and_model_agree_on_every_short_sequence() {
         let (sequences, steps, seen) = every_sequence(profile);
         println!("{profile:?}: {sequences} sequences of {DEPTH} after each beginning, {steps} steps compared");
         let letters = alphabet(Place::Inside).len() as u64;
-        assert_eq!(sequences, letters.pow(DEPTH as u32) * beginnings().len() as u64, "every one of them");
+        assert_eq!(sequences, letters.pow(DEPTH) * beginnings().len() as u64, "every one of them");
         for status in ["status 200", "status 300", "status 404", "status 409", "status 422"] {
             assert!(seen.contains_key(status), "{status} was not reached: {seen:?}");
         }
