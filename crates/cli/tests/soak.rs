@@ -31,10 +31,12 @@ const WORKERS: u64 = 4;
 const PACE: Duration = Duration::from_millis(20);
 /// How often the process is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// What the server may keep for each promise ever made, in bytes. Lower it when settled promises leave memory.
-const PROMISE_BYTES_MAX: u64 = 4_096;
-/// What it may grow by besides, in bytes: buffers, the database's cache, what the allocator keeps.
-const BESIDES_BYTES_MAX: u64 = 48 << 20;
+/// Settled promises in memory; the others leave it.
+const SETTLED: &str = "1000";
+/// What the server may keep for each promise ever made, in bytes: its place, and what the allocator does not give back.
+const PROMISE_BYTES_MAX: u64 = 512;
+/// What it may grow by besides, in bytes: live promises, buffers, the database's cache.
+const BESIDES_BYTES_MAX: u64 = 32 << 20;
 /// Descriptors: the database, its log and its readers, the listener, and a connection for each client and stream.
 const DESCRIPTORS_MAX: usize = 128;
 /// Beyond the test.
@@ -237,7 +239,8 @@ async fn watch(pid: u32, done: &Done, seconds: u64) -> (u64, usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_server_under_load_holds_is_bounded_and_its_store_sound() {
     let (seconds, dir) = (seconds(), tempfile::tempdir().unwrap());
-    let mut server = Server::start(dir.path(), &["--no-executor"]);
+    let settings = [("STANCH__STORAGE__SETTLED_IN_MEMORY", SETTLED.into())];
+    let mut server = Server::start_with(dir.path(), &["--no-executor"], &settings);
     let (client, done, over) = (Client::new(&server.url).unwrap(), Arc::new(Done::default()), CancellationToken::new());
     for id in ["first", "second"] {
         assert!(client.rpc(&schedule(id)).await.unwrap().is_success());

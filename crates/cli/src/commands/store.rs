@@ -33,19 +33,14 @@ pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
         let text = format!("{} holds no store", data.display());
         return Err(Failure::usage(text).next("stanch doctor --data DIR, with the directory that `stanch serve` used"));
     }
-    match Engine::open(&data, engine::Config::default(), Env::real()) {
-        Ok(engine) => {
-            let altered = server::altered_records(&engine).map_err(anyhow::Error::from)?;
-            let found = [engine.violations(), altered].concat();
-            report(args, &found, engine.log_size(), false)
-        }
-        Err(engine::OpenError::Violations(violations)) => report(args, &violations, 0, false),
-        Err(error) if error.is_in_use() => {
-            let (found, entries) = server::backup::inspect(&data).map_err(unreadable)?;
-            report(args, &found, entries, true)
-        }
-        Err(error) => Err(unreadable(error)),
-    }
+    // The engine judges what it keeps in memory; what has settled is in the store alone, so all of that is looked at.
+    let in_use = match Engine::open(&data, engine::Config::default(), Env::real()) {
+        Ok(_) | Err(engine::OpenError::Violations(_)) => false,
+        Err(error) if error.is_in_use() => true,
+        Err(error) => return Err(unreadable(error)),
+    };
+    let (found, entries) = server::backup::inspect(&data).map_err(unreadable)?;
+    report(args, &found, entries, in_use)
 }
 
 fn unreadable(error: impl Into<anyhow::Error>) -> Failure {

@@ -11,11 +11,15 @@ const STEPS: usize = 300;
 /// Walks in each profile.
 const WALKS: u32 = 200;
 
+/// So many choices.
+pub(super) fn choices(len: usize) -> impl Strategy<Value = Vec<Choice>> {
+    prop::collection::vec(any::<[u8; 5]>().prop_map(Choice::of), len)
+}
+
 fn walk(profile: Profile, cases: u32, seed: u64) -> BTreeMap<String, u32> {
     let cases = Cases { cases, failure_persistence: None, rng_seed: RngSeed::Fixed(seed), ..Cases::default() };
     let seen = std::cell::RefCell::new(BTreeMap::<String, u32>::new());
-    let choices = prop::collection::vec(any::<[u8; 5]>().prop_map(Choice::of), STEPS);
-    let outcome = TestRunner::new(cases).run(&choices, |choices| {
+    let outcome = TestRunner::new(cases).run(&choices(STEPS), |choices| {
         let mut world = World::new(config(profile), Place::Inside);
         for deed in world.preparation() {
             let _compared = world.perform(&deed);

@@ -1,12 +1,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::property::choices;
 use base::{Millis, Timestamp};
 use proptest::test_runner::{Config as Cases, RngSeed, TestRunner};
 
 use crate::request::{Body, Create, Request, Resolution, Response, Settle};
 use crate::state::{Row, Value};
-use crate::testkit::{Choice, World, choices};
+use crate::testkit::{Choice, Place, World};
 use crate::view::{Config, Effect, Poison, Profile, View};
 use crate::{BRANCH, Memory, ORIGIN, Retention, TREE_ROWS_MAX, apply, check, firings_due, tick};
 
@@ -54,7 +55,7 @@ fn rows(memory: &Memory) -> BTreeMap<String, Arc<Row>> {
 #[test]
 fn nothing_but_lists_tells_whether_settled_promises_left_memory() {
     walks(11, |choices| {
-        let mut world = World::new(config());
+        let mut world = World::new(config(), Place::Inside);
         let mut small = Memory::default();
         let mut store: BTreeMap<String, Row> = BTreeMap::new();
         for choice in choices {
@@ -90,7 +91,7 @@ fn nothing_but_lists_tells_whether_settled_promises_left_memory() {
 fn what_is_forgotten_is_missed_by_nothing_that_remains() {
     let total = std::cell::Cell::new(0_usize);
     walks(12, |choices| {
-        let mut world = World::new(config());
+        let mut world = World::new(config(), Place::Inside);
         let mut short = Memory::default();
         let mut forgotten: BTreeSet<String> = BTreeSet::new();
         for choice in choices {

@@ -1,6 +1,8 @@
 //! The rules of ids and addresses against formulations of their own: character by character, and by the two published
 //! formats of ids.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -33,7 +35,11 @@ fn promise(id: &str, origin: Option<&str>) -> Promise {
         state: PromiseState::Pending,
         param: Value::default(),
         value: Value::default(),
-        tags: origin.map(|origin| (ORIGIN.to_owned(), origin.to_owned())).into_iter().collect(),
+        tags: origin
+            .map(|origin| (ORIGIN.to_owned(), origin.to_owned()))
+            .into_iter()
+            .collect::<BTreeMap<_, _>>()
+            .into(),
         timeout_at: Timestamp(9),
         created_at: Timestamp(1),
         settled_at: None,

@@ -46,7 +46,7 @@ impl Store for Dying {
 async fn run(letters: &[Letter], at: i64, crash: Crash) -> bool {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::new(config(Profile::Stanch), Place::Wire);
-    let mut server = Server { dir: dir.path(), config: world.config.clone(), engine: None };
+    let mut server = Server::of(dir.path(), world.config.clone());
     let left = Arc::new(AtomicI64::new(at));
     let counted = Arc::clone(&left);
     server
