@@ -34,12 +34,15 @@ pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
         return Err(Failure::usage(text).next("stanch doctor --data DIR, with the directory that `stanch serve` used"));
     }
     // The engine judges what it keeps in memory; what has settled is in the store alone, so all of that is looked at.
-    let in_use = match Engine::open(&data, engine::Config::default(), Env::real()) {
-        Ok(_) | Err(engine::OpenError::Violations(_)) => false,
-        Err(error) if error.is_in_use() => true,
+    let (live, in_use) = match Engine::open(&data, engine::Config::default(), Env::real()) {
+        Ok(engine) => (engine.violations(), false),
+        Err(engine::OpenError::Violations(live)) => (live, false),
+        Err(error) if error.is_in_use() => (Vec::new(), true),
         Err(error) => return Err(unreadable(error)),
     };
-    let (found, entries) = server::backup::inspect(&data).map_err(unreadable)?;
+    let (mut found, entries) = server::backup::inspect(&data).map_err(unreadable)?;
+    let unnamed: Vec<String> = live.into_iter().filter(|violation| !found.contains(violation)).collect();
+    found.extend(unnamed);
     report(args, &found, entries, in_use)
 }
 

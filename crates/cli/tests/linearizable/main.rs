@@ -2,8 +2,8 @@
 //! HTTP from the real program, judged by a published checker of linearizability.
 //!
 //! `cargo xtask linearizable` records 200 histories, and 20 with a kill of the server in the middle.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up has failed")]
-#![expect(clippy::print_stdout, reason = "counts are part of what these tests are for")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot be set up has failed")]
+#![allow(clippy::print_stdout, reason = "counts are part of what these tests are for")]
 
 #[path = "../support/mod.rs"]
 mod support;
