@@ -17,7 +17,7 @@ use protocol::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use support::{Random, Server, stanch};
+use support::{Random, Server, stanch, wait_for};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -37,8 +37,10 @@ const SETTLED: &str = "1000";
 const PROMISE_BYTES_MAX: u64 = 512;
 /// What it may grow by besides, in bytes: live promises, buffers, the database's cache.
 const BESIDES_BYTES_MAX: u64 = 32 << 20;
-/// Descriptors: the database, its log and its readers, the listener, and a connection for each client and stream.
-const DESCRIPTORS_MAX: usize = 128;
+/// Descriptors under load: what is open anyway, and a connection for each thing that clients and workers do at once.
+const DESCRIPTORS_MAX: usize = 64 + 4 * client::JOBS_MAX;
+/// Descriptors that may stay once nobody is connected, beyond those that were open before anybody was.
+const DESCRIPTORS_LEFT_MAX: usize = 8;
 /// Beyond the test.
 const FAR: Timestamp = Timestamp(9_000_000_000_000);
 const LEASE: Millis = Millis(60_000);
@@ -241,6 +243,7 @@ async fn what_a_server_under_load_holds_is_bounded_and_its_store_sound() {
     let (seconds, dir) = (seconds(), tempfile::tempdir().unwrap());
     let settings = [("STANCH__STORAGE__SETTLED_IN_MEMORY", SETTLED.into())];
     let mut server = Server::start_with(dir.path(), &["--no-executor"], &settings);
+    let before = held(server.process.pid()).1;
     let (client, done, over) = (Client::new(&server.url).unwrap(), Arc::new(Done::default()), CancellationToken::new());
     for id in ["first", "second"] {
         assert!(client.rpc(&schedule(id)).await.unwrap().is_success());
@@ -263,6 +266,14 @@ async fn what_a_server_under_load_holds_is_bounded_and_its_store_sound() {
         ended.unwrap();
     }
     assert!(!server.process.is_over(), "the server is still there");
+    drop(client);
+    let pid = server.process.pid();
+    let left = tokio::task::spawn_blocking(move || {
+        wait_for("the end of every connection", || {
+            Some(held(pid).1).filter(|left| *left <= before + DESCRIPTORS_LEFT_MAX)
+        })
+    });
+    let left = left.await.unwrap();
     let health = support::http(&server.url, "GET", "/ready", "").0;
     assert_eq!(health, 200);
     server.end();
@@ -270,7 +281,7 @@ async fn what_a_server_under_load_holds_is_bounded_and_its_store_sound() {
     assert_eq!(doctor.exit, 0, "{doctor:?}");
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     println!(
-        "{seconds} s: {} requests, {} promises, {} jobs over {} streams; {grown} bytes more, at most {descriptors} descriptors; {}",
+        "{seconds} s: {} requests, {} promises, {} jobs over {} streams; {grown} bytes more, at most {descriptors} descriptors, {before} before and {left} after; {}",
         count(&done.requests),
         count(&done.promises),
         count(&done.jobs),
