@@ -210,6 +210,25 @@ impl World {
         }
     }
 
+    /// A server was started anew on what the one before left: every held task has its full lease again, for heartbeats
+    /// are not stored.
+    pub fn restart(&mut self) {
+        let mut effects = Vec::new();
+        for row in self.memory.rows() {
+            let Some(task) = row.task.as_ref().filter(|task| task.state == TaskState::Acquired) else { continue };
+            let mut held = Row::clone(&row);
+            let lease_at = task.ttl.map(|ttl| self.now.plus(ttl));
+            held.task = Some(Arc::new(Task { lease_at, ..Task::clone(task) }));
+            let (old, new) = (row.timers(), held.timers());
+            effects.extend(old.into_iter().map(Effect::Disarm).chain(new.into_iter().map(Effect::Arm)));
+            effects.push(Effect::Put(Arc::new(held)));
+        }
+        let _undo = self.memory.commit(&effects);
+        let held = self.model.tasks.values_mut().filter(|task| task.state == TaskState::Acquired);
+        held.for_each(|task| task.lease_at = task.ttl.map(|ttl| self.now.plus(ttl)));
+        assert_eq!(snapshot(&self.memory), Snapshot::of_model(&self.model), "state after a restart");
+    }
+
     /// The model's state as an outside tester is shown it.
     #[must_use]
     pub fn shown(&self) -> crate::Snapshot {

@@ -50,7 +50,7 @@ async fn run(letters: &[Letter], at: i64, crash: Crash) -> bool {
     let left = Arc::new(AtomicI64::new(at));
     let counted = Arc::clone(&left);
     server
-        .open_with(move |inner| match counted.load(Ordering::SeqCst) {
+        .open_with(world.now, move |inner| match counted.load(Ordering::SeqCst) {
             gone if gone < 0 => Err(Error::Refused("it is gone")),
             _ => Ok(Box::new(Dying { inner, left: Arc::clone(&counted), crash })),
         })
@@ -69,10 +69,11 @@ async fn run(letters: &[Letter], at: i64, crash: Crash) -> bool {
         }
         assert!(!crashed, "it was gone once only: {:?}", wire::parse_response(&bytes));
         crashed = true;
-        server.open().await;
+        server.open(world.now).await;
         if crash == Crash::After {
             world = after;
         }
+        world.restart();
         assert_eq!(server.shown(world.now).await, expected(&world), "{crash:?} commit {at}, of {deed:?}");
         // Whoever was not answered asks again.
         perform(&mut world, &server, &deed).await;

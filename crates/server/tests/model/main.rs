@@ -35,14 +35,15 @@ impl<'a> Server<'a> {
         Server { dir, config, keep: Keep::default(), engine: None }
     }
 
-    /// Ends the engine, if there is one, and starts the next on what it left.
-    async fn open(&mut self) {
-        self.open_with(|store| Ok(Box::new(store))).await;
+    /// Ends the engine, if there is one, and starts the next on what it left, at an instant.
+    async fn open(&mut self, at: Timestamp) {
+        self.open_with(at, |store| Ok(Box::new(store))).await;
     }
 
     /// As [`Server::open`], with something around the store.
     async fn open_with(
         &mut self,
+        at: Timestamp,
         mut around: impl FnMut(Sqlite) -> Result<Box<dyn Store>, store::Error> + Send + 'static,
     ) {
         self.engine = None;
@@ -55,9 +56,9 @@ impl<'a> Server<'a> {
             Ok((around(store)?, readers))
         });
         // Until its clockwork stands nothing else runs: it begins with the next wait, and this does not wait.
-        let engine = Engine::open_with(opener, Writing::Thread, config, Env::manual(Timestamp(0)));
+        let engine = Engine::open_with(opener, Writing::Thread, config, Env::manual(at));
         self.engine = Some(engine.unwrap());
-        let (status, _) = self.send(&Request::Debug(Debug::Start), Timestamp(0)).await;
+        let (status, _) = self.send(&Request::Debug(Debug::Start), at).await;
         assert_eq!(status, 200);
     }
 
