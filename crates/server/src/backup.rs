@@ -38,6 +38,17 @@ pub struct Held {
     pub digest: String,
 }
 
+/// What was found in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Examined {
+    /// Broken invariants of the protocol, and records of the log that are not what was logged.
+    pub violations: Vec<String>,
+    /// Records in the evidence log.
+    pub log_entries: u64,
+    /// Whether a server used it meanwhile.
+    pub is_in_use: bool,
+}
+
 /// Why there is no backup, or none that anybody should rely on.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
@@ -157,15 +168,25 @@ fn put(file: &Path, data: &Path) -> Result<Held, BackupError> {
     Ok(held)
 }
 
-/// What `stanch doctor` looks at beside a running server: broken invariants and altered records as of one moment,
-/// and the length of the log.
+/// Looks at everything that a store holds, what no server keeps in memory too. Whoever can take the directory has
+/// the store opened as a server would, which brings an older format up to date and empties the write-ahead log; beside
+/// the one who has it the store is only read, as of one moment.
 ///
 /// # Errors
-/// The store cannot be read.
-pub fn inspect(data: &Path) -> Result<(Vec<String>, u64), store::Error> {
-    let contents = Sqlite::inspect(data)?;
+/// The store cannot be opened or read.
+pub fn examine(data: &Path) -> Result<Examined, store::Error> {
+    let directory = match Directory::take(data) {
+        Ok(directory) => directory,
+        Err(DirectoryError::InUse { .. }) => return examined(Sqlite::inspect(data)?, &Sqlite::reader_of(data)?, true),
+        Err(error) => return Err(error.into()),
+    };
+    let mut store = Sqlite::open(&directory)?;
+    examined(store.load_all()?, &store.reader()?, false)
+}
+
+fn examined(contents: Contents, reader: &SqliteReader, is_in_use: bool) -> Result<Examined, store::Error> {
     let log_entries = contents.entries.len() as u64;
-    Ok((violations(contents, &Sqlite::reader_of(data)?)?, log_entries))
+    Ok(Examined { violations: violations(contents, reader)?, log_entries, is_in_use })
 }
 
 fn violations(contents: Contents, reader: &SqliteReader) -> Result<Vec<String>, store::Error> {

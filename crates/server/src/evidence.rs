@@ -40,7 +40,10 @@ pub enum EvidenceError {
 /// LIMIT: records of the evidence log in memory at once.
 const RECORDS_AT_ONCE: u64 = 256;
 
-/// Records that are no longer what these leaves say, or are not there.
+/// Records of the evidence log that are no longer what these leaves say, or are not there.
+///
+/// # Errors
+/// The database cannot be read.
 pub(crate) fn altered_among(
     leaves: &[Digest],
     read: impl Fn(std::ops::Range<u64>) -> Result<Vec<Vec<u8>>, store::Error>,

@@ -4,8 +4,8 @@ use super::data_dir;
 use super::show::table;
 use crate::args::DataArgs;
 use crate::failure::Failure;
+use server::backup::Examined;
 use server::config::{self, Flags};
-use server::engine::{self, Engine, Env};
 use server::keys::InitError;
 
 pub(crate) fn init(args: &DataArgs) -> Result<u8, Failure> {
@@ -26,28 +26,16 @@ pub(crate) fn init(args: &DataArgs) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Opens the store, or looks at it beside the server that uses it; says what it found. Exit 3 on a violation.
+/// Looks at everything in the store, beside the server that uses it too; says what it found. Exit 3 on a violation.
 pub(crate) fn doctor(args: &DataArgs) -> Result<u8, Failure> {
     let data = data_dir(args.data.clone(), "server")?;
     if !data.join("stanch.db").exists() && !has_database(&data) {
         let text = format!("{} holds no store", data.display());
         return Err(Failure::usage(text).next("stanch doctor --data DIR, with the directory that `stanch serve` used"));
     }
-    // The engine judges what it keeps in memory; what has settled is in the store alone, so all of that is looked at.
-    let (live, in_use) = match Engine::open(&data, engine::Config::default(), Env::real()) {
-        Ok(engine) => (engine.violations(), false),
-        Err(engine::OpenError::Violations(live)) => (live, false),
-        Err(error) if error.is_in_use() => (Vec::new(), true),
-        Err(error) => return Err(unreadable(error)),
-    };
-    let (mut found, entries) = server::backup::inspect(&data).map_err(unreadable)?;
-    let unnamed: Vec<String> = live.into_iter().filter(|violation| !found.contains(violation)).collect();
-    found.extend(unnamed);
-    report(args, &found, entries, in_use)
-}
-
-fn unreadable(error: impl Into<anyhow::Error>) -> Failure {
-    Failure { exit: 3, message: format!("{:#}", error.into()), next: None }
+    let examined = server::backup::examine(&data);
+    let examined = examined.map_err(|error| Failure { exit: 3, ..Failure::refused(error) })?;
+    report(args, &examined)
 }
 
 fn has_database(data: &std::path::Path) -> bool {
@@ -57,16 +45,17 @@ fn has_database(data: &std::path::Path) -> bool {
         .any(|file| file.path().extension().is_some_and(|extension| extension == "db" || extension == "sqlite"))
 }
 
-fn report(args: &DataArgs, violations: &[String], entries: u64, in_use: bool) -> Result<u8, Failure> {
+fn report(args: &DataArgs, examined: &Examined) -> Result<u8, Failure> {
+    let Examined { violations, log_entries: entries, is_in_use } = examined;
     if args.json {
         out!(
             "{}",
             serde_json::json!({
-                "ok": violations.is_empty(), "violations": violations, "log_entries": entries, "in_use": in_use,
+                "ok": violations.is_empty(), "violations": violations, "log_entries": entries, "in_use": is_in_use,
             })
         );
     } else if violations.is_empty() {
-        let beside = if in_use { "; looked at beside the server that uses it" } else { "" };
+        let beside = if *is_in_use { "; looked at beside the server that uses it" } else { "" };
         out!("every invariant of the protocol holds; {entries} records in the evidence log, none altered{beside}");
     } else {
         for violation in violations {

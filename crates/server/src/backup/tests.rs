@@ -110,7 +110,8 @@ async fn an_unsound_store_gives_no_backup_and_the_doctor_names_what_is_wrong() {
     let fixture = Fixture::new();
     write(&fixture.app.engine, 0).await;
     let Fixture { app, dir } = fixture;
-    assert_eq!(inspect(dir.path()).unwrap(), (Vec::new(), 1), "beside a running server");
+    let sound = Examined { violations: Vec::new(), log_entries: 1, is_in_use: true };
+    assert_eq!(examine(dir.path()).unwrap(), sound, "beside a running server");
     drop(app);
     planted(dir.path(), |contents| {
         let (seq, row) = contents.rows.first().unwrap();
@@ -123,9 +124,15 @@ async fn an_unsound_store_gives_no_backup_and_the_doctor_names_what_is_wrong() {
         let entries = vec![store::StoredEntry { index: 1, incident: None, seq: None, leaf, bytes }];
         Batch { rows: vec![(*seq, Arc::new(row))], entries, ..Batch::default() }
     });
-    let (found, entries) = inspect(dir.path()).unwrap();
-    assert!(found.iter().any(|found| found.starts_with("promise_times")), "{found:?}");
-    assert!(found.iter().any(|found| found == "evidence_altered: record 1 of the log") && entries == 2, "{found:?}");
+    // No server keeps such a row in memory: it starts, and does not know.
+    drop(open(dir.path()));
+    let found = examine(dir.path()).unwrap();
+    assert!((found.log_entries, found.is_in_use) == (2, false), "{found:?}");
+    let names_it = |named: &str| found.violations.iter().any(|found| found.starts_with(named));
+    assert!(names_it("promise_times") && names_it("evidence_altered: record 1 of the log"), "{found:?}");
+    let held = Directory::take(dir.path()).unwrap();
+    assert_eq!(examine(dir.path()).unwrap(), Examined { is_in_use: true, ..found }, "the same beside who has it");
+    drop(held);
     let to = dir.path().join("backup");
     let refused = backup(dir.path(), &to, false).unwrap_err();
     assert!(matches!(refused, BackupError::Unsound { .. }), "{refused:?}");

@@ -1,4 +1,5 @@
 use super::*;
+use server::engine::{self, Engine, Env};
 
 fn args(data: &std::path::Path) -> DataArgs {
     DataArgs { data: Some(data.to_owned()), json: true }
