@@ -2,6 +2,10 @@ use crate::Obstacle;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// Locked by who has the directory; holds the number of the process that took it last.
+const LOCK_FILE: &str = "lock";
 
 /// The data directory of one server, held by an exclusive lock for as long as this value lives.
 ///
@@ -47,7 +51,7 @@ impl Directory {
             .read(true)
             .write(true)
             .truncate(false)
-            .open(path.join("lock"))
+            .open(path.join(LOCK_FILE))
             .map_err(unusable)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -68,6 +72,19 @@ impl Directory {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// Who has, or had last, a data directory: changes whenever somebody takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder(Option<(SystemTime, Vec<u8>)>);
+
+impl Holder {
+    /// As it is now.
+    pub(crate) fn of(directory: &Path) -> Holder {
+        let path = directory.join(LOCK_FILE);
+        let read = std::fs::metadata(&path).and_then(|found| Ok((found.modified()?, std::fs::read(&path)?)));
+        Holder(read.ok())
     }
 }
 

@@ -211,6 +211,9 @@ pub enum Error {
     /// Another program reads the database and does not let go of it.
     #[error("another program holds {} open in a transaction; end it and start again", .0.display())]
     Held(PathBuf),
+    /// A server started on the directory that was copied, and must not wait for the copy.
+    #[error("a server started on {} while it was copied, and came first", .0.display())]
+    GaveWay(PathBuf),
     /// SQLite refused or failed.
     #[error("the database failed")]
     Sqlite(#[from] rusqlite::Error),

@@ -89,7 +89,7 @@ fn refused(error: BackupError, file: &Path) -> Failure {
         }
         BackupError::Unsound { .. } => (3, "stanch doctor --data DIR on the data directory it came from".to_owned()),
         BackupError::Store(store) => {
-            use server::StoreError::{Damaged, Foreign, Newer, NoCopy, Older};
+            use server::StoreError::{Damaged, Foreign, GaveWay, Newer, NoCopy, Older};
             match store {
                 Newer { .. } => {
                     (2, "the same command with the version of stanch that wrote it, or a newer one".to_owned())
@@ -97,6 +97,7 @@ fn refused(error: BackupError, file: &Path) -> Failure {
                 Older { .. } => (2, "the same command with the version of stanch that wrote it".to_owned()),
                 NoCopy(_) => (2, "stanch backup --data DIR --to FILE, with the directory it lies in".to_owned()),
                 Damaged { .. } => (3, "another backup; nobody should rely on this one".to_owned()),
+                GaveWay(_) => (1, "the same command again, beside the server that runs now".to_owned()),
                 Foreign(_) => (2, "a file that `stanch backup` wrote".to_owned()),
                 _ => (1, "stanch doctor --data DIR".to_owned()),
             }

@@ -1,6 +1,7 @@
 //! A store's copy in one file: made beside a running server, examined before anybody relies on it, put back.
 
 use super::{BUSY_TIMEOUT, FILE_NAME, Sqlite, SqliteReader, explained, read_contents, rows, schema};
+use crate::directory::Holder;
 use crate::{Contents, Error, Obstacle};
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags, params};
@@ -9,8 +10,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Pages copied in one step: between two steps a checkpoint may run.
-const STEP_PAGES: i32 = 4_096;
+/// Pages copied in one step: between two steps a copy finds out whether it is in somebody's way.
+const STEP_PAGES: i32 = 1_024;
 /// The pause before a step that found the copy in use is tried again.
 const BUSY_NAP: Duration = Duration::from_millis(10);
 /// Where the header of a database says how it is read and written; 2 stands for a write-ahead log beside it.
@@ -37,13 +38,16 @@ impl Sqlite {
     /// durable when the copy begins is in it, nothing of what comes later, and it is synced. `carried` travels along.
     /// What dies in between leaves half a file under this name.
     ///
+    /// A server that starts needs the write-ahead log for itself, and a copy keeps it: the copy gives way.
+    ///
     /// # Errors
-    /// There is no database, it is not ours, or the copy cannot be written.
+    /// There is no database, it is not ours, the copy cannot be written, or a server started meanwhile.
     pub fn copy(directory: &Path, to: &Path, carried: &[Carried]) -> Result<(), Error> {
-        let path = directory.join(FILE_NAME);
+        let (path, holder) = (directory.join(FILE_NAME), Holder::of(directory));
         let source = open_to_read(&path)?;
         schema::examine_as_is(&source, &path)?;
-        let written = copy(&source, to).and_then(|mut target| carry(&mut target, carried));
+        let written =
+            copy(&source, to, || goes_on(directory, &holder)).and_then(|mut target| carry(&mut target, carried));
         written.map_err(|error| explained(to, error))?;
         sync(to).map_err(|source| blocked(to, source))
     }
@@ -108,7 +112,12 @@ fn open_to_read(path: &Path) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-fn copy(source: &Connection, to: &Path) -> Result<Connection, Error> {
+/// Whether nobody took the directory since.
+fn goes_on(directory: &Path, holder: &Holder) -> Result<(), Error> {
+    if Holder::of(directory) == *holder { Ok(()) } else { Err(Error::GaveWay(directory.to_owned())) }
+}
+
+fn copy(source: &Connection, to: &Path, goes_on: impl Fn() -> Result<(), Error>) -> Result<Connection, Error> {
     // One read transaction holds the moment of the copy; writers go on beside it.
     let moment = source.unchecked_transaction()?;
     moment.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()))?;
@@ -121,7 +130,7 @@ fn copy(source: &Connection, to: &Path) -> Result<Connection, Error> {
         loop {
             match backup.step(STEP_PAGES)? {
                 StepResult::Done => break,
-                StepResult::More => {}
+                StepResult::More => goes_on()?,
                 // Somebody else has the target.
                 _ if patience.is_zero() => return Err(Error::Held(to.to_owned())),
                 _ => {

@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Batch, Directory, Store as _};
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 fn fact(number: u64) -> Batch {
@@ -44,6 +45,34 @@ fn a_copy_holds_a_moment_while_the_store_is_written() {
     });
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 11, "one file each: {left:?}");
+}
+
+#[test]
+fn a_copy_gives_way_to_a_server_that_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, to) = (dir.path().join("data"), dir.path().join("copy"));
+    let mut writer = store(&data);
+    // As after a kill: what was written stands in the log.
+    writer.checkpointer.take();
+    let meta = (0..2_000).map(|number| (format!("fact{number:08}"), vec![7; 4_000])).collect();
+    writer.commit(&Batch { meta, ..Batch::default() }).unwrap();
+    let path = data.join(FILE_NAME);
+    let (source, holder) = (open_to_read(&path).unwrap(), Holder::of(&data));
+    let started = RefCell::new(None);
+    let copied = copy(&source, &to, || {
+        goes_on(&data, &holder).unwrap();
+        let held = Sqlite::open_file(&path, Duration::ZERO).err();
+        assert!(matches!(held, Some(Error::Held(_))), "the copy is in the way: {held:?}");
+        *started.borrow_mut() = Some(Directory::take(&data).unwrap());
+        goes_on(&data, &holder)
+    });
+    assert!(matches!(copied, Err(Error::GaveWay(_))), "{copied:?}");
+    let directory = started.into_inner().unwrap();
+    let mut server = Sqlite::open_file(&directory.path().join(FILE_NAME), Duration::ZERO).unwrap();
+    assert_eq!(server.load().unwrap().meta.len(), 2_000);
+    let again = dir.path().join("again");
+    Sqlite::copy(&data, &again, &[]).unwrap();
+    assert_eq!(facts(&Sqlite::examine(&again).unwrap()), 2_000, "beside a server that runs");
 }
 
 #[test]
