@@ -44,8 +44,20 @@ struct Served {
 
 /// Serves until `stop` is cancelled, then drains: answers what is in flight, within the settings' bound.
 pub(crate) async fn serve(listener: TcpListener, router: Router, traffic: Traffic, stop: CancellationToken) {
-    let (tasks, cut_off, lines) = (TaskTracker::new(), CancellationToken::new(), Lines::new(traffic.clone()));
+    let lines = Lines::new(traffic.clone());
     let watching = tokio::spawn(Arc::clone(&lines).watch());
+    serve_lines(listener, router, traffic, stop, lines).await;
+    watching.abort();
+}
+
+async fn serve_lines(
+    listener: TcpListener,
+    router: Router,
+    traffic: Traffic,
+    stop: CancellationToken,
+    lines: Arc<Lines>,
+) {
+    let (tasks, cut_off) = (TaskTracker::new(), CancellationToken::new());
     let take = async {
         loop {
             take_one(&listener, &router, &traffic, &lines, &tasks, &cut_off).await;
@@ -74,7 +86,6 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, traffic: Traffi
         cut_off.cancel();
         let _ = tokio::time::timeout(CUT_OFF_WITHIN, tasks.wait()).await;
     }
-    watching.abort();
 }
 
 /// Waits for one connection and has it served.

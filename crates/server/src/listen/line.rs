@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a connection waits for. Its number stands in the upper bits of [`Line::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// The next request.
     Idle,
     /// The rest of a request's head.
@@ -177,7 +177,8 @@ impl Lines {
         }
     }
 
-    fn look(&self) {
+    /// Ends those whose clients are too slow now.
+    pub(super) fn look(&self) {
         let now = self.looks.fetch_add(1, Ordering::Relaxed) + 1;
         let settings = self.traffic.settings();
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,6 +188,21 @@ impl Lines {
             }
             line.end.cancel();
         }
+    }
+}
+
+#[cfg(test)]
+impl Lines {
+    /// How many connections are in a phase.
+    pub(super) fn count(&self, phase: Phase) -> usize {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.1.values().filter(|line| line.phase().0 == phase).count()
+    }
+
+    /// Whether a client reads nothing of what waits for it.
+    pub(super) fn is_stalled(&self) -> bool {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.1.values().any(|line| line.stalled.load(Ordering::Relaxed) > 0)
     }
 }
 

@@ -1,10 +1,12 @@
 use super::*;
 use crate::config::ServerSettings;
 use crate::engine::Env;
+use crate::fixture::START;
 use axum::routing::{get, post};
+use base::Millis;
 use bytes::Bytes;
 use futures_util::stream;
-use std::time::Instant;
+use line::Phase;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -16,15 +18,27 @@ const GET: &str = "GET /fast HTTP/1.1\r\nhost: x\r\n\r\n";
 /// A listener in front of routes that wait, stream, read and write as a test wants it.
 struct Listening {
     at: SocketAddr,
+    env: Env,
     traffic: Traffic,
+    lines: Arc<Lines>,
     stop: CancellationToken,
     entered: Arc<Notify>,
     answer: Arc<Notify>,
     ended: JoinHandle<()>,
 }
 
+/// A listener that looks after its connections by itself.
 async fn listen(settings: ServerSettings) -> Listening {
-    let traffic = Traffic::new(Env::real(), settings);
+    let listening = listen_by_hand(settings).await;
+    tokio::spawn(Arc::clone(&listening.lines).watch());
+    listening
+}
+
+/// One that looks after them when the test does.
+async fn listen_by_hand(settings: ServerSettings) -> Listening {
+    let env = Env::manual(START);
+    let traffic = Traffic::new(env.clone(), settings);
+    let lines = Lines::new(traffic.clone());
     let (stop, entered, answer) = (CancellationToken::new(), Arc::new(Notify::new()), Arc::new(Notify::new()));
     let wait = {
         let (entered, answer) = (entered.clone(), answer.clone());
@@ -32,6 +46,15 @@ async fn listen(settings: ServerSettings) -> Listening {
             entered.notify_one();
             answer.notified().await;
             "waited"
+        }
+    };
+    let drip = {
+        let entered = entered.clone();
+        move |body: Body| async move {
+            let mut frames = body.into_data_stream();
+            while let Some(Ok(_)) = frames.next().await {
+                entered.notify_one();
+            }
         }
     };
     let events = || async {
@@ -45,11 +68,12 @@ async fn listen(settings: ServerSettings) -> Listening {
         .route("/wait", get(wait))
         .route("/poll/w/1", get(events))
         .route("/read", post(|body: Bytes| async move { body.len().to_string() }))
+        .route("/drip", post(drip))
         .route("/long", get(|| async { vec![b'x'; 64 << 20] }));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
-    let ended = tokio::spawn(serve(listener, router, traffic.clone(), stop.clone()));
-    Listening { at, traffic, stop, entered, answer, ended }
+    let ended = tokio::spawn(serve_lines(listener, router, traffic.clone(), stop.clone(), Arc::clone(&lines)));
+    Listening { at, env, traffic, lines, stop, entered, answer, ended }
 }
 
 async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -72,6 +96,21 @@ impl Listening {
     async fn ask(&self, path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
         rest(&mut self.sent(&request).await).await
+    }
+
+    /// So many looks at all connections, one right after the other.
+    fn look(&self, looks: usize) {
+        (0..looks).for_each(|_| self.lines.look());
+    }
+
+    /// Lets the listener work until this holds.
+    async fn met(&self, what: &str, holds: impl Fn(&Listening) -> bool) {
+        let met = async {
+            while !holds(self) {
+                tokio::task::yield_now().await;
+            }
+        };
+        within(what, met).await;
     }
 
     fn refused(&self, why: Refusal) -> u64 {
@@ -99,73 +138,95 @@ async fn until(stream: &mut TcpStream, end: &str) -> String {
     text
 }
 
-#[tokio::test]
-async fn a_client_that_sends_or_reads_too_slowly_is_let_go() {
-    let quick = ServerSettings {
-        head_timeout_ms: 300,
-        body_timeout_ms: 300,
-        write_timeout_ms: 300,
-        idle_timeout_ms: 60_000,
-        ..ServerSettings::default()
-    };
-    let listening = listen(quick).await;
-    let cases = ["", "GET /fast HTTP/1.1\r\nhost:", "POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf"];
-    for (count, half) in (1..).zip(cases) {
-        let mut stream = listening.sent(half).await;
-        assert_eq!(rest(&mut stream).await, "", "{half:?}");
-        assert_eq!(listening.refused(Refusal::Slow), count, "{half:?}");
-    }
-    // One byte at a time does not help: what counts is the whole.
-    let (mut reads, mut writes) = listening.connect().await.into_split();
-    let drip = tokio::spawn(async move {
-        for byte in "GET /fast HTTP/1.1\r\nx: ".bytes().chain(std::iter::repeat(b'y')) {
-            if writes.write_all(&[byte]).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    let _ = within("the end of a dripping connection", reads.read_to_end(&mut Vec::new())).await;
-    within("the end of the drip", drip).await.unwrap();
-    // Whoever asks for much and reads nothing.
-    let deaf = listening.sent("GET /long HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    let gone = async {
-        while listening.refused(Refusal::Slow) < 5 || listening.traffic.connections().get() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    within("the end of a deaf connection", gone).await;
-    drop(deaf);
-}
-
-#[tokio::test]
-async fn a_connection_is_kept_while_it_is_used_and_closed_when_it_is_idle() {
-    let listening = listen(ServerSettings {
+/// Bounds of three looks on what a client sends and reads, and of six on its silence.
+fn impatient() -> ServerSettings {
+    ServerSettings {
         head_timeout_ms: 300,
         body_timeout_ms: 300,
         write_timeout_ms: 300,
         idle_timeout_ms: 600,
         ..ServerSettings::default()
-    })
-    .await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_or_reads_too_slowly_is_let_go() {
+    let listening = listen_by_hand(impatient()).await;
+    let body = "POST /read HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf";
+    let cases = [("", Phase::Head), ("GET /fast HTTP/1.1\r\nhost:", Phase::Head), (body, Phase::Body)];
+    for (before, (half, phase)) in (0..).zip(cases) {
+        let mut stream = listening.sent(half).await;
+        listening.met(half, |listening| listening.lines.count(phase) == 1).await;
+        listening.look(3);
+        assert_eq!(listening.refused(Refusal::Slow), before, "{half:?}");
+        listening.look(1);
+        assert_eq!(listening.refused(Refusal::Slow), before + 1, "{half:?}");
+        assert_eq!(rest(&mut stream).await, "", "{half:?}");
+        listening.met("it is gone", |listening| listening.traffic.connections().get() == 0).await;
+    }
+    // Whoever asks for much and reads nothing.
+    let deaf = listening.sent("GET /long HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    listening.met("a deaf connection", |listening| listening.lines.is_stalled()).await;
+    let gone = |listening: &Listening| {
+        listening.look(1);
+        listening.refused(Refusal::Slow) == 4 && listening.traffic.connections().get() == 0
+    };
+    listening.met("the end of a deaf connection", gone).await;
+    drop(deaf);
+}
+
+#[tokio::test]
+async fn one_byte_at_a_time_is_too_slow_as_well() {
+    let listening = listen_by_hand(impatient()).await;
+    // What counts is the whole: of a head,
+    let mut stream = listening.sent("GET /fast HTTP/1.1\r\nx: ").await;
+    listening.met("a head", |listening| listening.lines.count(Phase::Head) == 1).await;
+    for _ in 0..3 {
+        stream.write_all(b"y").await.unwrap();
+        listening.look(1);
+    }
+    assert_eq!(listening.refused(Refusal::Slow), 0);
+    stream.write_all(b"y").await.unwrap();
+    listening.look(1);
+    assert_eq!((rest(&mut stream).await.as_str(), listening.refused(Refusal::Slow)), ("", 1));
+    // and of a body, of which every byte is seen to come.
+    let mut stream = listening.sent("POST /drip HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n").await;
+    for _ in 0..4 {
+        stream.write_all(b"y").await.unwrap();
+        within("a byte", listening.entered.notified()).await;
+        assert_eq!(listening.refused(Refusal::Slow), 1);
+        listening.look(1);
+    }
+    assert_eq!((rest(&mut stream).await.as_str(), listening.refused(Refusal::Slow)), ("", 2));
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_while_it_is_used_and_closed_when_it_is_idle() {
+    let listening = listen_by_hand(impatient()).await;
     let mut stream = listening.connect().await;
     let mut events = listening.sent("GET /poll/w/1 HTTP/1.1\r\nhost: x\r\n\r\n").await;
     until(&mut events, "data: 1").await;
-    let began = Instant::now();
     // An answer that takes longer than every bound on clients is not the client's fault.
     stream.write_all(b"GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-    listening.entered.notified().await;
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    within("the request", listening.entered.notified()).await;
+    listening.look(100);
     listening.answer.notify_one();
     until(&mut stream, "waited").await;
     for _ in 0..5 {
-        tokio::time::sleep(Duration::from_millis(250)).await;
+        listening.look(6);
         stream.write_all(GET.as_bytes()).await.unwrap();
         until(&mut stream, "fast").await;
     }
-    assert!(began.elapsed() > Duration::from_millis(2_000));
+    listening.look(7);
     assert_eq!(rest(&mut stream).await, "", "idle at last");
     assert_eq!((listening.refused(Refusal::Slow), listening.traffic.connections().get()), (0, 1), "the stream stays");
+}
+
+#[tokio::test]
+async fn a_listener_looks_by_itself() {
+    let listening = listen(impatient()).await;
+    let mut stream = listening.connect().await;
+    assert_eq!((rest(&mut stream).await.as_str(), listening.refused(Refusal::Slow)), ("", 1));
 }
 
 #[tokio::test]
@@ -211,6 +272,9 @@ async fn an_address_that_asks_too_often_is_told_when_to_come_back() {
     let last = &answers[3];
     assert!(last.starts_with("HTTP/1.1 429") && last.contains("retry-after: 1"), "{last}");
     assert!(listening.ask("/ready").await.ends_with("ready"));
+    listening.env.advance(Millis(1_000));
+    assert!(listening.ask("/fast").await.ends_with("fast"));
+    assert!(listening.ask("/fast").await.starts_with("HTTP/1.1 429"));
 }
 
 #[tokio::test]
@@ -237,13 +301,16 @@ async fn a_drain_answers_what_is_in_flight_and_ends_streams() {
 
 #[tokio::test]
 async fn a_drain_does_not_wait_longer_than_it_was_told() {
-    let listening = listen(ServerSettings { drain_ms: 200, ..ServerSettings::default() }).await;
+    let listening = listen_by_hand(ServerSettings { drain_ms: 10_000, ..ServerSettings::default() }).await;
     let mut waiting = listening.sent("GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
     listening.entered.notified().await;
-    let began = Instant::now();
+    // Everybody waits from here on but for the clock, which then moves by itself.
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
     listening.stop.cancel();
     within("the end", listening.ended).await.unwrap();
-    assert!(began.elapsed() >= Duration::from_millis(200));
+    assert_eq!(began.elapsed().as_secs(), 10);
+    tokio::time::resume();
     assert_eq!(rest(&mut waiting).await, "", "cut off");
 }
 
