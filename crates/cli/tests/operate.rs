@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use support::{PATIENCE, Running, Server, http, program, stanch, try_http, wait_for};
 
@@ -51,6 +51,15 @@ fn metric(url: &str, name: &str) -> f64 {
     line.map(str::to_owned).unwrap_or_default().parse().unwrap()
 }
 
+/// Stops writers when it is dropped: a test that fails does not wait for them.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Writes promises until the server is gone or `stop` is set; keeps the ids that were acknowledged.
 fn write_on(url: &str, writer: usize, stop: &AtomicBool, acknowledged: &Mutex<Vec<String>>) {
     for number in 0.. {
@@ -77,12 +86,13 @@ fn a_server_that_is_told_to_end_answers_what_is_in_flight_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path(), &[]);
     let url = server.url.clone();
-    let (acknowledged, never) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    let (acknowledged, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
     let mut process = server.process;
     std::thread::scope(|threads| {
+        let _stopping = Stopping(&stop);
         for writer in 0..4 {
-            let (url, acknowledged, never) = (&url, &acknowledged, &never);
-            threads.spawn(move || write_on(url, writer, never, acknowledged));
+            let (url, acknowledged, stop) = (&url, &acknowledged, &stop);
+            threads.spawn(move || write_on(url, writer, stop, acknowledged));
         }
         let mut events = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
         events.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -206,49 +216,30 @@ fn a_server_says_which_it_is_and_what_it_did() {
 }
 
 #[test]
-fn a_backup_of_a_busy_server_holds_what_was_acknowledged_and_a_killed_one_leaves_no_file() {
+fn a_backup_of_a_busy_server_holds_what_was_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let server = Server::start(&data, &[]);
     let (acknowledged, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
     let path = |name: &str| dir.path().join(name);
     let mut before = Vec::new();
-    let kills = AtomicUsize::new(0);
     std::thread::scope(|threads| {
+        let _stopping = Stopping(&stop);
         for writer in 0..4 {
             let (url, acknowledged, stop) = (&server.url, &acknowledged, &stop);
             threads.spawn(move || write_on(url, writer, stop, acknowledged));
         }
-        wait_for("writes", || (acknowledged.lock().unwrap().len() > 300).then_some(()));
+        let written = || acknowledged.lock().unwrap().len();
+        wait_for("writes", || (written() > 300).then_some(()));
         before = acknowledged.lock().unwrap().clone();
         let made = stanch(&["backup", "--data", text(&data), "--to", text(&path("a")), "--with-keys", "--json"]);
         assert!(made.exit == 0 && made.json()["promises"].as_u64().unwrap() >= before.len() as u64, "{made:?}");
         let fetched = stanch(&["backup", "--server", &server.url, "--to", text(&path("b"))]);
         assert!(fetched.exit == 0 && fetched.out.contains("--with-keys"), "{fetched:?}");
-        let again = stanch(&["backup", "--data", text(&data), "--to", text(&path("a"))]);
-        assert!(again.exit == 2 && again.err.contains("try: stanch backup --to FILE"), "{again:?}");
-        // Killed at one instant after the other, from before its first write to after its last.
-        for delay in (0..).step_by(4) {
-            let to = path("killed");
-            let mut running = Running::of(program(&["backup", "--data", text(&data), "--to", text(&to)]), dir.path());
-            std::thread::park_timeout(Duration::from_millis(delay));
-            running.signal(Signal::KILL);
-            let whole = running.ended() == Some(0);
-            if to.exists() {
-                let checked = path(&format!("checked{delay}"));
-                let restored = stanch(&["restore", text(&to), "--data", text(&checked)]);
-                assert_eq!(restored.exit, 0, "{restored:?}");
-                std::fs::remove_file(&to).unwrap();
-            } else {
-                kills.fetch_add(1, Ordering::Relaxed);
-            }
-            if whole {
-                break;
-            }
-        }
-        stop.store(true, Ordering::Relaxed);
+        let meanwhile = written();
+        wait_for("writes after it", || (written() > meanwhile).then_some(()));
+        assert!(meanwhile > before.len(), "nothing was written meanwhile");
     });
-    assert!(kills.into_inner() > 2, "no kill came in time");
     server.end();
 
     for (name, keys) in [("a", true), ("b", false)] {
@@ -264,8 +255,90 @@ fn a_backup_of_a_busy_server_holds_what_was_acknowledged_and_a_killed_one_leaves
         all_there(&server, &before);
         server.end();
     }
-    // Neither a server's own file nor a damaged backup nor anything else is restored.
+}
+
+/// A data directory whose server runs and has this many promises.
+fn filled(data: &Path, promises: usize) -> Server {
+    let server = Server::start(data, &[]);
+    let numbers: Vec<usize> = (0..promises).collect();
+    std::thread::scope(|threads| {
+        // Several at once, so that they share commits.
+        for mine in numbers.chunks(promises.div_ceil(8)) {
+            let url = &server.url;
+            let made = move |number| http(url, "POST", "/", &create(&format!("p{number}"))).0 == 200;
+            threads.spawn(move || assert!(mine.iter().all(made)));
+        }
+    });
+    server
+}
+
+/// Begins a backup and kills it as soon as it is time; whether that came before its end.
+fn killed_at(data: &Path, to: &Path, is_time: impl Fn() -> bool) -> bool {
+    let mut running = Running::of(program(&["backup", "--data", text(data), "--to", text(to)]), data);
+    let began = Instant::now();
+    while !running.is_over() {
+        assert!(began.elapsed() < PATIENCE, "it goes on for ever");
+        if is_time() {
+            running.signal(Signal::KILL);
+            return running.ended().is_none();
+        }
+        // Not a pause: what is waited for may be over in a millisecond.
+        std::thread::yield_now();
+    }
+    false
+}
+
+#[test]
+fn a_killed_backup_leaves_no_half_file_under_its_name() {
+    /// LIMIT: how often a kill may come too late.
+    const TRIES_MAX: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let (data, to, part) = (dir.path().join("data"), dir.path().join("b"), dir.path().join("b.part"));
+    let server = filled(&data, 400);
+    let whole = dir.path().join("whole");
+    let made = stanch(&["backup", "--data", text(&data), "--to", text(&whole), "--json"]);
+    assert_eq!((made.exit, made.json()["promises"].as_u64()), (0, Some(400)), "{made:?}");
+    let size = std::fs::metadata(&whole).unwrap().len();
+    let written = || std::fs::metadata(&part).map_or(0, |found| found.len());
+    let stages: [(&str, &dyn Fn() -> bool); 4] = [
+        ("at once", &|| true),
+        ("begun", &|| part.exists()),
+        ("partly written", &|| written() > 0),
+        ("copied, not examined", &|| written() >= size),
+    ];
+    for (stage, is_time) in stages {
+        let in_time = (0..TRIES_MAX).any(|attempt| {
+            let _ = std::fs::remove_file(&part);
+            let killed = killed_at(&data, &to, is_time);
+            if to.exists() {
+                let checked = dir.path().join(format!("checked {stage} {attempt}"));
+                let restored = stanch(&["restore", text(&to), "--data", text(&checked)]);
+                assert_eq!(restored.exit, 0, "{stage}: {restored:?}");
+                std::fs::remove_file(&to).unwrap();
+                return false;
+            }
+            killed
+        });
+        assert!(in_time, "{stage}: no kill came in time");
+    }
+    // What the killed ones left is in nobody's way.
+    let again = stanch(&["backup", "--data", text(&data), "--to", text(&to)]);
+    assert!(again.exit == 0 && to.exists() && !part.exists(), "{again:?}");
+    server.end();
+}
+
+#[test]
+fn nothing_but_a_backup_is_restored_and_no_file_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, path) = (dir.path().join("data"), |name: &str| dir.path().join(name));
+    let server = filled(&data, 50);
+    let backup = || stanch(&["backup", "--data", text(&data), "--to", text(&path("a"))]);
+    assert_eq!(backup().exit, 0);
     let (bytes, new) = (std::fs::read(path("a")).unwrap(), path("new"));
+    let again = backup();
+    assert!(again.exit == 2 && again.err.contains("try: stanch backup --to FILE"), "{again:?}");
+    assert!(std::fs::read(path("a")).unwrap() == bytes, "it was changed");
+    server.end();
     std::fs::write(path("torn"), &bytes[..bytes.len() / 2]).unwrap();
     std::fs::write(path("text"), "not a backup").unwrap();
     for file in [path("torn"), path("text"), data.join("stanch.db"), path("none")] {
