@@ -1,5 +1,6 @@
 //! Operating a server: it ends in order, says what it does, refuses what is dangerous, and is backed up while it runs.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::disallowed_methods, reason = "it measures how long an end takes")]
 
 mod support;
 

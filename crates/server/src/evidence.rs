@@ -40,6 +40,14 @@ pub enum EvidenceError {
 /// LIMIT: records of the evidence log in memory at once.
 const RECORDS_AT_ONCE: u64 = 256;
 
+/// Records of a running engine's evidence log that are no longer what their leaves say.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn altered(engine: &Engine) -> Result<Vec<String>, store::Error> {
+    altered_among(&engine.leaf_hashes(), |range| engine.entries(range))
+}
+
 /// Records of the evidence log that are no longer what these leaves say, or are not there.
 ///
 /// # Errors

@@ -32,5 +32,5 @@ mod telemetry;
 
 pub use actuators::{control, input, process, proxy, supervisor, topology};
 pub use app::App;
-pub use evidence::record_policy;
+pub use evidence::{altered as altered_records, record_policy};
 pub use store::Error as StoreError;
