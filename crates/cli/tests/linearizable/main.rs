@@ -40,10 +40,10 @@ fn is_linearizable(events: Events) -> bool {
 fn judge(events: Events, which: &str) {
     let told: Vec<String> = events
         .iter()
-        .filter_map(|(process, action)| match action {
-            Action::Call(operation) => Some(format!("{process} calls {:?}", operation.ask)),
+        .map(|(process, action)| match action {
+            Action::Call(operation) => format!("{process} calls {:?}", operation.ask),
             Action::Response(Operation { from, until, answer, ask }) => {
-                Some(format!("{process} has {answer:?} to {ask:?} ({from} to {until})"))
+                format!("{process} has {answer:?} to {ask:?} ({from} to {until})")
             }
         })
         .collect();
