@@ -139,7 +139,12 @@ impl Source {
         labelled(encoder, "stanch_tasks", "Durable tasks by state", "state", counts.tasks())?;
         let outbox = i64::try_from(self.engine.outbox_len()).unwrap_or(i64::MAX);
         gauge(encoder, "stanch_outbox_messages", "Messages on their way, not yet counted as received", outbox)?;
-        gauge(encoder, "stanch_streams", "Open event streams of workers", meters.streams.get())?;
+        gauge(
+            encoder,
+            "stanch_streams",
+            "Workers that are connected, by an event stream or in this process",
+            meters.streams.get(),
+        )?;
         let records = i64::try_from(self.engine.log_size()).unwrap_or(i64::MAX);
         gauge(encoder, "stanch_evidence_records", "Durable records in the evidence log", records)?;
         let writable = i64::from(self.engine.is_writable());
