@@ -15,6 +15,10 @@ macro_rules! out {
     }};
 }
 
+/// WHY: what a request allocates is freed by the writer's thread; the system's allocator pays for that with locks.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod args;
 mod commands;
 mod failure;

@@ -34,7 +34,7 @@ pub mod testkit;
 mod tests;
 
 pub use address::{Address, Cast};
-pub use check::{Invariant, Violation, check, check_row, check_step};
+pub use check::{Invariant, Violation, check, check_loaded, check_row, check_step};
 pub use ids::{is_reserved, reserved_refusal};
 pub use machine::{apply, delivered, reclaim, tick};
 pub use memory::{Memory, Undo};

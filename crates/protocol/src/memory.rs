@@ -69,14 +69,17 @@ impl Memory {
         schedules: impl IntoIterator<Item = Schedule>,
     ) -> Memory {
         let mut memory = Memory::default();
+        let mut timers = Vec::new();
         for schedule in schedules {
-            memory.timers.extend(schedule.timer());
+            timers.extend(schedule.timer());
             memory.schedules.insert(schedule.id.clone(), Arc::new(schedule));
         }
         for row in rows {
-            memory.timers.extend(row.timers());
+            timers.extend(row.timers());
             memory.put(&Arc::new(row));
         }
+        // At once: rows come in the order of their creation, so that most of these are in order already.
+        memory.timers = timers.into_iter().collect();
         for message in outbox {
             memory.enqueue(message);
         }
