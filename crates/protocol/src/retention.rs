@@ -23,11 +23,12 @@ impl Row {
     }
 }
 
-/// What keeps promises from being forgotten, over one pass: ids that schedules create again and again.
+/// What keeps promises from being forgotten, over one pass: ids that schedules create again and again, and what else
+/// is known to be needed.
 #[derive(Debug)]
 pub struct Retention {
     before: Timestamp,
-    recurring: BTreeSet<String>,
+    kept: BTreeSet<String>,
 }
 
 impl Retention {
@@ -36,8 +37,15 @@ impl Retention {
     pub fn of(view: &dyn View, before: Timestamp) -> Retention {
         let schedules = view.schedules_after("", usize::MAX).into_iter();
         let fixed = schedules.filter(|schedule| !schedule.promise_id.contains("{{.timestamp}}"));
-        let recurring = fixed.map(|schedule| firing_id(&schedule.promise_id, &schedule.id, Timestamp(0))).collect();
-        Retention { before, recurring }
+        let kept = fixed.map(|schedule| firing_id(&schedule.promise_id, &schedule.id, Timestamp(0))).collect();
+        Retention { before, kept }
+    }
+
+    /// Keeps these promises, too: what lies outside a view refers to them.
+    #[must_use]
+    pub fn keeping(mut self, ids: impl IntoIterator<Item = String>) -> Retention {
+        self.kept.extend(ids);
+        self
     }
 
     /// Whether nothing refers to a promise any more: it settled before the instant, nobody waits for it, no message
@@ -51,7 +59,7 @@ impl Retention {
         settled
             && quiet
             && !is_reserved(&promise.id)
-            && !self.recurring.contains(&promise.id)
+            && !self.kept.contains(&promise.id)
             && view.queued(&MessageKey::Execute { task_id: promise.id.clone() }).is_none()
             && !view.is_told(&promise.id)
             && !is_tree_alive(view, promise)

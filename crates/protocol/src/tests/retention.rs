@@ -165,6 +165,9 @@ fn each_reference_keeps_a_promise() {
     assert_eq!(kept(&memory, 1), ["free", "inc/1", "told", "w:1"], "it settled at the instant, not before it");
     ask(&mut memory, settle("w"));
     assert_eq!(kept(&memory, 2), ["inc/1", "told"]);
+    let free = memory.promise("free").expect("it is there");
+    let letters = Retention::of(&memory, Timestamp(2)).keeping(["free".to_owned()]);
+    assert!(!letters.may_forget(&memory, &free), "what is said to be needed is kept");
     let told = memory.outbox().remove(0);
     let _undo = memory.commit(&crate::delivered(&memory, &told));
     assert_eq!(kept(&memory, 2), ["inc/1"]);

@@ -148,7 +148,7 @@ impl Shared {
             if self.writable(&core).is_err() {
                 return Ok(forgotten);
             }
-            let retention = Retention::of(&core.memory, before);
+            let retention = Retention::of(&core.memory, before).keeping(core.delivery.buried());
             for (seq, row) in page {
                 forgotten += usize::from(core.forget(seq, row, &retention));
             }

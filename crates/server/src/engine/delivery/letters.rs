@@ -63,6 +63,15 @@ impl Delivery {
         self.letters.0.pop_first().map(|(seq, _)| seq)
     }
 
+    /// The promises that dead letters tell of.
+    pub(in crate::engine) fn buried(&self) -> Vec<String> {
+        let told = self.letters.0.values().filter_map(|(_, letter)| match &*letter.message {
+            Message::Unblock { promise, .. } => Some(promise.id.clone()),
+            Message::Execute { .. } => None,
+        });
+        told.collect()
+    }
+
     /// Takes a dead letter out, to be sent again.
     pub(in crate::engine) fn exhume(&mut self, seq: u64) -> Option<DeadLetter> {
         self.letters.0.remove(&seq).map(|(_, letter)| letter)
