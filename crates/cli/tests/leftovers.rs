@@ -133,8 +133,10 @@ fn listening() -> BTreeSet<String> {
 }
 
 /// Reads on until it says a line that begins so.
-fn until(run: &mut Running, line: &str) {
-    while !run.line().starts_with(line) {}
+fn until(scene: &Scene, run: &mut Running, line: &str) {
+    if let Err(said) = run.until(line) {
+        panic!("{}: ended with {:?} before `{line}`: {said}{}", scene.name, run.ended(), scene.errors());
+    }
 }
 
 /// What cannot be is refused at once, and nothing was made.
@@ -162,7 +164,7 @@ fn refused_before_anything_starts() {
 fn signaled(moment: &str, signal: Signal, exit: i32) {
     let scene = Scene::new(format!("{signal:?} at `{moment}`"));
     let mut run = scene.start(&["recover", "--sandbox"]);
-    until(&mut run, moment);
+    until(&scene, &mut run, moment);
     let sockets = scene.listening();
     run.signal(signal);
     assert_eq!(run.ended(), Some(exit), "{}: {}", scene.name, scene.errors());
@@ -175,7 +177,7 @@ fn signaled(moment: &str, signal: Signal, exit: i32) {
 fn killed_itself(moment: &str) {
     let scene = Scene::new(format!("SIGKILL of the command at `{moment}`"));
     let mut run = scene.start(&["recover", "--sandbox"]);
-    until(&mut run, moment);
+    until(&scene, &mut run, moment);
     let sockets = scene.listening();
     run.signal(Signal::KILL);
     assert_eq!(run.ended(), None);
@@ -249,7 +251,7 @@ fn one_killed(moment: &str, kind: &str) {
     let scene = Scene::new(format!("SIGKILL of{kind}at `{moment}`"));
     let data = scene.data();
     let mut run = scene.start(&["recover", "--sandbox", "--data", &data]);
-    until(&mut run, moment);
+    until(&scene, &mut run, moment);
     let sockets = scene.listening();
     scene.kill(kind);
     run.drain();

@@ -63,11 +63,12 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.meters.streams.dec();
         let mut core = self.shared.lock();
-        core.delivery.disconnect(self.line);
+        let now = self.shared.env.now();
+        core.delivery.disconnect(self.line, now);
         if !core.delivery.is_present(&self.id) {
             let held = core.memory.held_by(&self.id);
             if !held.is_empty() {
-                let until = self.shared.env.now().plus(self.shared.reconnect_grace);
+                let until = now.plus(self.shared.reconnect_grace);
                 core.delivery.leave(&self.id, held, until);
             }
         }

@@ -549,14 +549,18 @@ impl Core {
 
     // ---- delivery
 
-    /// Hands over what has become durable; counts as received what was sent long enough ago; takes the tasks of
-    /// workers that did not come back. True if anything changed that is to be made durable.
+    /// Hands over what has become durable or has rested; counts as received what was sent long enough ago; gives up
+    /// what was lost too often; takes the tasks of workers that did not come back. True if anything changed that is to be made durable.
     pub(super) fn deliver(&mut self, now: Timestamp) -> bool {
         if self.health != Health::Writable {
             return false;
         }
         self.delivery.release(self.durable);
+        self.delivery.wake_rested(now);
         let mut changed = false;
+        for given in self.delivery.spent(now) {
+            changed |= self.part_with(given, now);
+        }
         for message in self.delivery.received(now) {
             changed |= self.retract(&message, now);
         }

@@ -4,7 +4,8 @@
 //! it is handed through a bounded inbox; to an endpoint (`push`) it is posted. A frame that a stream has taken stays
 //! in the outbox as *sent* until its connection has stayed up for [`ACK_AFTER`]; if the connection drops before, it is
 //! queued again. That is what at-least-once means for a client that never acknowledges: a worker may see a message
-//! twice and never misses one written to a dead connection.
+//! twice and never misses one written to a dead connection. To whom no stream lasts, a message is sent after longer
+//! and longer rests, and an unblock is given up in the end: what is owed stays bounded.
 //!
 //! Everything here is a decision over values: no clock, no socket. Each step costs what it hands over, however much
 //! waits. Read first: [`Delivery`], [`State`].
@@ -15,20 +16,25 @@ mod push;
 #[cfg(test)]
 mod tests;
 
-use base::Timestamp;
+use base::{Millis, Timestamp};
 pub(super) use letters::Given;
 use letters::Letters;
 use poll::Poll;
 use protocol::{Address, Cast, Message, MessageKey};
 use push::Push;
 pub(super) use push::{Flight, Landing};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 pub use letters::{DEAD_LETTERS_MAX, UNBLOCK_GIVE_UP};
-pub use poll::{ACK_AFTER, CHUNK_BYTES_MAX, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, TooManyConnections};
+pub use poll::{
+    ACK_AFTER, CHUNK_BYTES_MAX, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, POLL_ATTEMPTS_MAX, TooManyConnections,
+};
 pub(super) use push::origin;
 pub use push::{PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX};
+
+/// How long a message rests after its first failed attempt; it doubles with each further one.
+const REST: Millis = Millis(500);
 
 /// What became of messages since the engine started, and what there is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,8 +96,10 @@ pub(super) enum State {
     Sent(u64),
     /// Being posted.
     Flying(u64),
-    /// After a failed post, until then.
+    /// After a failed attempt, until then.
     Resting(Timestamp),
+    /// After its last attempt: it is about to be given up.
+    Spent,
 }
 
 /// Where a message goes.
@@ -115,6 +123,8 @@ pub(super) struct Delivery {
     fresh: VecDeque<(u64, u64)>,
     /// INVARIANT: while the store takes no writes, nothing is handed over: it could not be counted as received.
     is_paused: bool,
+    /// Items that rest after a failed attempt.
+    rests: BTreeSet<(Timestamp, u64)>,
     poll: Poll,
     push: Push,
     letters: Letters,
@@ -152,6 +162,7 @@ impl Delivery {
         self.items.clear();
         self.by_key.clear();
         self.fresh.clear();
+        self.rests.clear();
         self.away = 0;
         self.forget_frames();
         self.forget_posts();
@@ -179,9 +190,36 @@ impl Delivery {
         }
     }
 
+    /// Puts what has rested long enough back into its queue.
+    pub(super) fn wake_rested(&mut self, now: Timestamp) {
+        while let Some(&(until, seq)) = self.rests.first().filter(|(until, _)| *until <= now) {
+            self.rests.remove(&(until, seq));
+            self.enqueue(seq);
+        }
+    }
+
+    /// Ends the rest of a message, and that of its origin; false if it waits for neither.
+    pub(super) fn hasten(&mut self, seq: u64) -> bool {
+        let Some(item) = self.items.get(&seq) else { return false };
+        let origin = if let Place::Push(origin) = &item.place { Some(origin.clone()) } else { None };
+        match item.state {
+            State::Resting(until) => {
+                self.rests.remove(&(until, seq));
+                self.enqueue(seq);
+            }
+            State::Waiting if origin.is_some() => {}
+            _ => return false,
+        }
+        if let Some(origin) = origin {
+            self.end_silence(&origin);
+        }
+        true
+    }
+
     /// When something is due by itself.
     pub(super) fn next_due(&self) -> Option<Timestamp> {
-        [self.next_ack(), self.next_absence(), self.next_post()].into_iter().flatten().min()
+        let rested = self.rests.first().map(|(until, _)| *until);
+        [rested, self.next_ack(), self.next_absence(), self.next_post()].into_iter().flatten().min()
     }
 
     /// The numbers of all messages.
@@ -216,9 +254,9 @@ impl Delivery {
         let item = self.items.remove(&seq)?;
         match item.state {
             // What is left of it in a list is passed over: no number is given twice.
-            State::Fresh => {}
+            State::Fresh | State::Spent => {}
             State::Sent(_) | State::Flying(_) => self.away = self.away.saturating_sub(1),
-            State::Resting(until) => self.end_rest(until, seq),
+            State::Resting(until) => drop(self.rests.remove(&(until, seq))),
             State::Waiting => match &item.place {
                 Place::Poll { group, id, .. } => self.leave_group(seq, group, id.as_deref()),
                 Place::Push(origin) => self.leave_origin(seq, origin),
@@ -227,6 +265,14 @@ impl Delivery {
             State::Assigned(line) => self.leave_inbox(seq, line),
         }
         Some(item.state)
+    }
+
+    /// Lets an item rest.
+    fn rest(&mut self, seq: u64, until: Timestamp) {
+        let Some(item) = self.items.get_mut(&seq) else { return };
+        item.state = State::Resting(until);
+        self.rests.insert((until, seq));
+        self.counts.retried += 1;
     }
 
     /// Puts an item into the queue of its place, and hands over what can be.
@@ -239,6 +285,12 @@ impl Delivery {
             Place::Nowhere => {}
         }
     }
+}
+
+/// A rest after the given number of failures: doubling, up to the longest.
+fn doubled(failures: u32, longest: Millis) -> Millis {
+    let whole = REST.0.saturating_mul(1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX));
+    Millis(whole.min(longest.0))
 }
 
 fn place(message: &Message) -> Place {

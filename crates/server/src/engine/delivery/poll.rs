@@ -1,6 +1,6 @@
 //! Workers that hold a stream open: whose inbox a message goes into, and what happens when a stream drops.
 
-use super::{Delivery, Place, State};
+use super::{Delivery, Given, Place, State, doubled};
 use base::{Millis, Timestamp};
 use protocol::{Cast, Message, TaskRef};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -15,6 +15,11 @@ pub const CONNECTIONS_MAX: usize = 1_000;
 pub const CONNECTION_BUFFER_MAX: usize = 100;
 /// LIMIT: payload bytes after which a stream takes no further message into the same write.
 pub const CHUNK_BYTES_MAX: usize = 64 << 10;
+
+/// LIMIT: frames of one unblock; it is given up when the connection of the last one drops too early.
+pub const POLL_ATTEMPTS_MAX: u32 = 8;
+/// LIMIT: the longest rest of a message whose connections drop.
+const REST_MAX: Millis = Millis(30_000);
 
 /// Too many connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,6 +36,8 @@ pub(super) struct Poll {
     /// Sent frames in the order in which they count as received: instant and number.
     acks: VecDeque<(Timestamp, u64, u64)>,
     absences: Absences,
+    /// Unblocks whose last frame was lost.
+    spent: Vec<u64>,
 }
 
 /// One connection.
@@ -110,8 +117,9 @@ impl Delivery {
         Ok((line, wake))
     }
 
-    /// Forgets a connection; what was handed to it and does not count as received yet is queued again.
-    pub(in crate::engine) fn disconnect(&mut self, line: u64) {
+    /// Forgets a connection. What was handed to it and does not count as received yet is queued again: at once, and
+    /// after ever longer rests when connections drop again and again.
+    pub(in crate::engine) fn disconnect(&mut self, line: u64, now: Timestamp) {
         let Some(gone) = self.poll.lines.remove(&line) else { return };
         if let Some(left) = self.poll.present.get_mut(&gone.id) {
             *left = left.saturating_sub(1);
@@ -129,16 +137,37 @@ impl Delivery {
         for seq in gone.sent.into_iter().map(|(_, seq)| seq).chain(gone.inbox) {
             let Some(item) = self.items.get(&seq) else { continue };
             match item.state {
-                State::Sent(on) if on == line => {
-                    self.away = self.away.saturating_sub(1);
-                    self.counts.retried += 1;
-                }
-                State::Assigned(on) if on == line => {}
-                _ => continue,
+                State::Sent(on) if on == line => self.lose(seq, now),
+                State::Assigned(on) if on == line => self.enqueue(seq),
+                _ => {}
             }
-            self.enqueue(seq);
         }
         self.tidy_group(&gone.group);
+    }
+
+    /// Takes back a frame that does not count as received.
+    fn lose(&mut self, seq: u64, now: Timestamp) {
+        self.away = self.away.saturating_sub(1);
+        let Some(item) = self.items.get_mut(&seq) else { return };
+        item.error = Some(format!("its stream dropped within {} ms", ACK_AFTER.0));
+        // WHY: an execute is never given up. Its task's own timer offers it again.
+        if item.attempts >= POLL_ATTEMPTS_MAX && matches!(*item.message, Message::Unblock { .. }) {
+            item.state = State::Spent;
+            self.poll.spent.push(seq);
+        } else if item.attempts <= 1 {
+            self.counts.retried += 1;
+            self.enqueue(seq);
+        } else {
+            let until = now.plus(doubled(item.attempts - 1, REST_MAX));
+            self.rest(seq, until);
+        }
+    }
+
+    /// The unblocks of which every frame was lost. They stay until they are retracted.
+    pub(in crate::engine) fn spent(&mut self, now: Timestamp) -> Vec<Given> {
+        let spent = std::mem::take(&mut self.poll.spent);
+        let item = |seq| self.items.get(&seq).map(|item| Given::dead(seq, item, now));
+        spent.into_iter().filter_map(item).collect()
     }
 
     /// What the stream of a connection is to write next, now counted as sent; empty if nothing waits.
@@ -209,6 +238,7 @@ impl Delivery {
     /// Empties every inbox and every queue; connections stay.
     pub(super) fn forget_frames(&mut self) {
         self.poll.acks.clear();
+        self.poll.spent.clear();
         for group in self.poll.groups.values_mut() {
             group.any.clear();
             group.names.retain(|_, name| {
@@ -407,6 +437,10 @@ fn payload_bytes(message: &Message) -> usize {
 
 #[cfg(test)]
 impl Poll {
+    pub(super) fn is_spent(&self, seq: u64) -> bool {
+        self.spent.contains(&seq)
+    }
+
     pub(super) fn is_queued(&self, seq: u64) -> bool {
         let is_in =
             |group: &Group| group.any.contains(&seq) || group.names.values().any(|name| name.waiting.contains(&seq));

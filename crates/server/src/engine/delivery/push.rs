@@ -6,7 +6,7 @@
 //! answers.
 
 use super::letters::Given;
-use super::{Delivery, Place, State};
+use super::{Delivery, State, doubled};
 use base::{Millis, Timestamp};
 use hyper::Uri;
 use protocol::Message;
@@ -21,8 +21,6 @@ pub const PUSH_PER_ORIGIN_MAX: usize = 64;
 const WINDOW: usize = 8;
 /// LIMIT: posts of one unblock; it becomes a dead letter with the last one.
 pub const PUSH_ATTEMPTS_MAX: u32 = 24;
-/// How long a message rests after its first failed post; it doubles with each further one.
-const REST: Millis = Millis(500);
 /// LIMIT: the longest rest of a message.
 const REST_MAX: Millis = Millis(600_000);
 /// LIMIT: the longest rest of an origin that does not answer.
@@ -54,8 +52,6 @@ pub(super) struct Push {
     /// What is in flight: the item and its origin.
     flights: HashMap<u64, (u64, String)>,
     next_flight: u64,
-    /// Items that rest after a failure.
-    rests: BTreeSet<(Timestamp, u64)>,
     /// Origins that rest after not answering.
     silent: BTreeSet<(Timestamp, String)>,
 }
@@ -103,7 +99,7 @@ pub(in crate::engine) fn origin(address: &str) -> Option<String> {
 impl Delivery {
     /// What is to be posted now, counted as flying.
     pub(in crate::engine) fn launch(&mut self, now: Timestamp) -> Vec<Flight> {
-        self.wake_rested(now);
+        self.wake_silent(now);
         let mut flights = Vec::new();
         // An origin that is passed over has a post in flight, so there are never many of them.
         let mut passed = 0;
@@ -160,42 +156,20 @@ impl Delivery {
         }
         self.away = self.away.saturating_sub(1);
         if item.attempts >= PUSH_ATTEMPTS_MAX {
-            // It is in no list any more, and did not arrive.
-            item.state = State::Fresh;
+            item.state = State::Spent;
             return Some(if is_execute { Given::received(seq, item) } else { Given::dead(seq, item, now) });
         }
         let until = now.plus(rest(item.attempts, REST_MAX, random));
-        item.state = State::Resting(until);
-        self.push.rests.insert((until, seq));
-        self.counts.retried += 1;
+        self.rest(seq, until);
         None
     }
 
-    /// Ends the rest of a message, and that of its origin; false if it waits for neither.
-    pub(in crate::engine) fn hasten(&mut self, seq: u64) -> bool {
-        let Some(item) = self.items.get(&seq) else { return false };
-        let (Place::Push(name), state) = (&item.place, item.state) else { return false };
-        let name = name.clone();
-        match state {
-            State::Resting(until) => {
-                self.push.rests.remove(&(until, seq));
-                self.enqueue(seq);
-            }
-            State::Waiting => {}
-            State::Fresh | State::Assigned(_) | State::Sent(_) | State::Flying(_) => return false,
-        }
-        self.end_silence(&name);
-        true
-    }
-
     pub(super) fn next_post(&self) -> Option<Timestamp> {
-        let rested = self.push.rests.first().map(|(until, _)| *until);
-        rested.into_iter().chain(self.push.silent.first().map(|(until, _)| *until)).min()
+        self.push.silent.first().map(|(until, _)| *until)
     }
 
     /// Empties every queue; what is in flight lands without effect.
     pub(super) fn forget_posts(&mut self) {
-        self.push.rests.clear();
         for origin in self.push.origins.values_mut() {
             origin.waiting.clear();
         }
@@ -203,7 +177,7 @@ impl Delivery {
     }
 
     pub(super) fn enqueue_pushed(&mut self, seq: u64) {
-        let Some(Place::Push(name)) = self.items.get(&seq).map(|item| &item.place) else { return };
+        let Some(super::Place::Push(name)) = self.items.get(&seq).map(|item| &item.place) else { return };
         let name = name.clone();
         self.push.origins.entry(name.clone()).or_default().waiting.insert(seq);
         self.push.line_up(&name);
@@ -216,23 +190,14 @@ impl Delivery {
         self.push.tidy_origin(name);
     }
 
-    /// Takes an item that rests out of its list.
-    pub(super) fn end_rest(&mut self, until: Timestamp, seq: u64) {
-        self.push.rests.remove(&(until, seq));
-    }
-
-    /// Puts what has rested long enough back into its queue.
-    fn wake_rested(&mut self, now: Timestamp) {
-        while let Some(&(until, seq)) = self.push.rests.first().filter(|(until, _)| *until <= now) {
-            self.push.rests.remove(&(until, seq));
-            self.enqueue(seq);
-        }
+    /// Ends the rests of origins that are over.
+    fn wake_silent(&mut self, now: Timestamp) {
         while let Some((_, name)) = self.push.silent.first().filter(|(until, _)| *until <= now).cloned() {
             self.end_silence(&name);
         }
     }
 
-    fn end_silence(&mut self, name: &str) {
+    pub(super) fn end_silence(&mut self, name: &str) {
         let Some(origin) = self.push.origins.get_mut(name) else { return };
         if let Some(until) = origin.rests_until.take() {
             self.push.silent.remove(&(until, name.to_owned()));
@@ -285,8 +250,7 @@ impl Push {
 /// How long to rest after the given number of failures: between half and all of a doubling time, so that what failed
 /// together does not come back together.
 fn rest(failures: u32, longest: Millis, random: u64) -> Millis {
-    let doubled = REST.0.saturating_mul(1_u64.checked_shl(failures.saturating_sub(1)).unwrap_or(u64::MAX));
-    let whole = doubled.min(longest.0);
+    let whole = doubled(failures, longest).0;
     let half = whole / 2;
     Millis(half + random % (whole - half + 1))
 }
@@ -298,10 +262,6 @@ impl Push {
         let is_up = !found.is_open() || self.turn.iter().any(|name| name == origin);
         let wakes = found.rests_until.is_none_or(|until| self.silent.contains(&(until, origin.to_owned())));
         found.waiting.contains(&seq) && is_up && wakes
-    }
-
-    pub(super) fn is_resting(&self, seq: u64, until: Timestamp) -> bool {
-        self.rests.contains(&(until, seq))
     }
 }
 

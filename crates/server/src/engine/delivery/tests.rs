@@ -1,7 +1,6 @@
 use super::*;
 use base::Millis;
 use protocol::{Promise, PromiseState, TaskRef, Value};
-use std::collections::BTreeSet;
 
 mod model;
 
@@ -108,7 +107,7 @@ fn uni_means_the_named_one_any_prefers_it_and_the_first_registered_of_a_name_win
     let many = numbers(0..CONNECTION_BUFFER_MAX + 3).into_iter();
     add(&mut delivery, many.map(|id| execute(id, "poll://uni@g/me")));
     assert_eq!(take(&mut delivery, second, 9), numbers(CONNECTION_BUFFER_MAX..CONNECTION_BUFFER_MAX + 3));
-    delivery.disconnect(first);
+    delivery.disconnect(first, START);
     assert_eq!(
         take(&mut delivery, second, 999).len(),
         CONNECTION_BUFFER_MAX + 3,
@@ -117,10 +116,11 @@ fn uni_means_the_named_one_any_prefers_it_and_the_first_registered_of_a_name_win
     assert_eq!(take(&mut delivery, other, 9), Vec::<String>::new());
     // With nobody of that name left, `any` goes to anybody and `uni` waits.
     add(&mut delivery, [execute("c", "poll://any@g/me"), execute("d", "poll://uni@g/me")]);
-    delivery.disconnect(second);
-    let left: BTreeSet<String> = take(&mut delivery, other, 999).into_iter().collect();
-    // What was preferably for it and was sent to it a moment ago, too.
-    assert_eq!(left, BTreeSet::from(["a".to_owned(), "c".to_owned()]));
+    delivery.disconnect(second, START);
+    assert_eq!(take(&mut delivery, other, 999), ["c"]);
+    // What was preferably for it and was lost with both its connections, too, after a rest.
+    delivery.wake_rested(START.plus(REST));
+    assert_eq!(take(&mut delivery, other, 999), ["a"]);
     assert_eq!(delivery.counts().connections, 1);
 }
 
@@ -167,8 +167,40 @@ fn a_frame_counts_as_received_from_when_its_stream_took_it() {
     let received = delivery.received(later.plus(ACK_AFTER));
     assert_eq!(received.len(), 1);
     delivery.retract(&received[0].key());
-    delivery.disconnect(line);
+    delivery.disconnect(line, START);
     assert_eq!((delivery.len(), delivery.counts().delivered, delivery.counts().retried), (0, 1, 0));
+}
+
+#[test]
+fn to_whom_no_stream_lasts_a_message_is_sent_ever_more_rarely_and_an_unblock_is_given_up() {
+    let mut delivery = Delivery::default();
+    add(&mut delivery, [unblock("p", "poll://uni@g/w", ""), execute("t", "poll://uni@g/w")]);
+    let (mut now, mut rests) = (START, Vec::new());
+    for _ in 1..POLL_ATTEMPTS_MAX {
+        let line = connect(&mut delivery, "g", "w");
+        assert_eq!(delivery.take(line, 9, now).len(), 2);
+        delivery.disconnect(line, now);
+        assert!(delivery.spent(now).is_empty());
+        let until = delivery.rests.first().map_or(now, |(until, _)| *until);
+        rests.push(until.since(now).0);
+        delivery.wake_rested(Timestamp(until.0 - 1));
+        assert!(until == now || delivery.rests.len() == 2, "nothing is sent before its rest is over");
+        delivery.wake_rested(until);
+        now = until;
+    }
+    assert_eq!(rests, [0, 500, 1_000, 2_000, 4_000, 8_000, 16_000]);
+    let line = connect(&mut delivery, "g", "w");
+    assert_eq!(delivery.take(line, 9, now).len(), 2);
+    delivery.disconnect(line, now);
+    let given = delivery.spent(now);
+    assert_eq!(given.len(), 1, "an execute is never given up");
+    let letter = given[0].dead.clone().unwrap();
+    assert_eq!((letter.attempts, letter.error.as_str()), (POLL_ATTEMPTS_MAX, "its stream dropped within 5000 ms"));
+    delivery.retract(&given[0].message.key());
+    assert_eq!(delivery.rests.first(), Some(&(now.plus(Millis(30_000)), 1)), "the longest rest");
+    assert!(delivery.hasten(1) && delivery.rests.is_empty(), "or until somebody asks for it");
+    let line = connect(&mut delivery, "g", "w");
+    assert_eq!(take(&mut delivery, line, 9), ["t"]);
 }
 
 #[test]
@@ -177,16 +209,16 @@ fn a_worker_that_comes_back_or_is_elsewhere_is_not_abandoned() {
     let held = |id: &str| vec![TaskRef { id: id.to_owned(), version: 1 }];
     let line = connect(&mut delivery, "g", "w");
     let elsewhere = connect(&mut delivery, "h", "w");
-    delivery.disconnect(line);
+    delivery.disconnect(line, START);
     assert!(delivery.is_present("w"));
-    delivery.disconnect(elsewhere);
+    delivery.disconnect(elsewhere, START);
     assert!(!delivery.is_present("w"));
     delivery.leave("w", held("a"), START.plus(Millis(10)));
     assert_eq!(delivery.next_due(), Some(START.plus(Millis(10))));
     // It comes back and goes again: its grace begins anew.
     let line = connect(&mut delivery, "g", "w");
     assert_eq!(delivery.next_due(), None);
-    delivery.disconnect(line);
+    delivery.disconnect(line, START);
     delivery.leave("w", held("b"), START.plus(Millis(15)));
     assert!(delivery.abandoned(START.plus(Millis(14))).is_empty());
     assert_eq!(delivery.abandoned(START.plus(Millis(15))), held("b"));

@@ -1,6 +1,12 @@
 use super::super::tests::{START, add, execute, unblock};
-use super::super::{Delivery, PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX};
+use super::super::{Delivery, REST, PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX};
 use super::*;
+
+/// What is posted once what has rested is awake.
+fn launch(delivery: &mut Delivery, now: Timestamp) -> Vec<Flight> {
+    delivery.wake_rested(now);
+    delivery.launch(now)
+}
 
 fn silent() -> Landing {
     Landing::Unanswered("no".to_owned())
@@ -27,19 +33,19 @@ fn an_origin_has_a_window_that_grows_with_its_answers_and_the_silent_leave_room_
     let to = |origin: usize| format!("http://h{origin}/");
     let many = |origin: usize| (0..1_000).map(move |number| execute(format!("{origin}-{number}"), &to(origin)));
     add(&mut delivery, many(0));
-    let mut flights: VecDeque<Flight> = delivery.launch(START).into();
+    let mut flights: VecDeque<Flight> = launch(&mut delivery, START).into();
     assert_eq!(flights.len(), WINDOW);
     for _ in 0..PUSH_PER_ORIGIN_MAX * 2 {
         let flight = flights.pop_front().unwrap();
         let given = delivery.land(flight.number, &Landing::Answered(200), START, 0).unwrap();
         delivery.retract(&given.message.key());
-        flights.extend(delivery.launch(START));
+        flights.extend(launch(&mut delivery, START));
     }
     assert_eq!(flights.len(), PUSH_PER_ORIGIN_MAX);
     // However many never answer from now on, the next one finds a place.
     for origin in 1..50 {
         add(&mut delivery, many(origin));
-        let launched = delivery.launch(START);
+        let launched = launch(&mut delivery, START);
         assert!(launched.iter().any(|flight| flight.message.address() == to(origin)), "{origin}");
         assert!(delivery.push.flights.len() < PUSH_IN_FLIGHT_MAX);
     }
@@ -51,21 +57,21 @@ fn no_origin_that_may_post_waits_behind_others_that_may_not() {
     let mut launched = Vec::new();
     for origin in 0..PUSH_IN_FLIGHT_MAX * 2 {
         add(&mut delivery, (0..3).map(|number| execute(format!("{origin}-{number}"), &format!("http://h{origin}/"))));
-        launched.extend(delivery.launch(START));
+        launched.extend(launch(&mut delivery, START));
     }
     assert_eq!(launched.len(), PUSH_IN_FLIGHT_MAX, "no place is left empty");
     // Origins end their posts one by one; each place goes to somebody.
     while let Some(flight) = launched.pop() {
         let given = delivery.land(flight.number, &Landing::Answered(200), START, 0).unwrap();
         delivery.retract(&given.message.key());
-        launched.extend(delivery.launch(START));
+        launched.extend(launch(&mut delivery, START));
         assert_eq!(launched.len(), delivery.push.flights.len());
         let is_left_out = |origin: &Origin| origin.flying == 0 && !origin.waiting.is_empty();
         let is_full = launched.len() == PUSH_IN_FLIGHT_MAX;
         assert!(is_full || !delivery.push.origins.values().any(is_left_out), "{} in flight", launched.len());
     }
     assert_eq!(delivery.len(), 0);
-    delivery.launch(START);
+    launch(&mut delivery, START);
     assert!(delivery.push.origins.is_empty() && delivery.push.turn.is_empty(), "nothing is left of them");
 }
 
@@ -73,14 +79,14 @@ fn no_origin_that_may_post_waits_behind_others_that_may_not() {
 fn any_answer_ends_an_execute_and_only_success_an_unblock() {
     let mut delivery = Delivery::default();
     add(&mut delivery, [execute("t", "http://h/"), unblock("p", "http://h/", "")]);
-    let flights = delivery.launch(START);
+    let flights = launch(&mut delivery, START);
     let refused = Landing::Answered(500);
     assert!(delivery.land(flights[0].number, &refused, START, 0).is_some_and(|given| given.dead.is_none()));
     assert!(delivery.land(flights[1].number, &refused, START, 0).is_none());
     let rested = delivery.next_due().unwrap();
     assert_eq!(rested, START.plus(Millis(REST.0 / 2)), "the shortest rest is half of it");
-    assert!(delivery.launch(START).is_empty());
-    let again = delivery.launch(rested);
+    assert!(launch(&mut delivery, START).is_empty());
+    let again = launch(&mut delivery, rested);
     assert_eq!(again.len(), 1);
     let item = delivery.items.values().find(|item| matches!(*item.message, Message::Unblock { .. })).unwrap();
     assert_eq!((item.attempts, item.error.as_deref()), (2, Some("answered 500")));
@@ -94,20 +100,20 @@ fn an_origin_that_does_not_answer_rests_and_is_asked_with_one_message_until_it_d
     let mut delivery = Delivery::default();
     add(&mut delivery, (0..WINDOW).map(|number| execute(format!("t{number}"), "http://h/")));
     let mut now = START;
-    let flights = delivery.launch(now);
+    let flights = launch(&mut delivery, now);
     assert_eq!(flights.len(), WINDOW);
     flights.iter().for_each(|flight| assert!(delivery.land(flight.number, &silent(), now, u64::MAX).is_none()));
     for _ in 0..3 {
         now = now.plus(REST_MAX);
-        let asked = delivery.launch(now);
+        let asked = launch(&mut delivery, now);
         assert_eq!(asked.len(), 1, "one post asks for all of them");
-        assert!(delivery.launch(now).is_empty());
+        assert!(launch(&mut delivery, now).is_empty());
         assert!(delivery.land(asked[0].number, &silent(), now, 7).is_none());
     }
     now = now.plus(REST_MAX);
-    let asked = delivery.launch(now);
+    let asked = launch(&mut delivery, now);
     assert!(delivery.land(asked[0].number, &Landing::Answered(200), now, 7).is_some());
-    assert_eq!(delivery.launch(now).len(), 2, "it answers again, and its window grows");
+    assert_eq!(launch(&mut delivery, now).len(), 2, "it answers again, and its window grows");
 }
 
 #[test]
@@ -118,7 +124,7 @@ fn an_unblock_is_given_up_after_so_many_posts_and_an_execute_left_to_its_timer()
     let mut given = Vec::new();
     for attempt in 1..=PUSH_ATTEMPTS_MAX {
         now = now.plus(REST_MAX);
-        let flights = delivery.launch(now);
+        let flights = launch(&mut delivery, now);
         assert_eq!(flights.len(), 2, "attempt {attempt}");
         given = flights.iter().filter_map(|flight| delivery.land(flight.number, &silent(), now, 9)).collect();
         assert_eq!(given.is_empty(), attempt < PUSH_ATTEMPTS_MAX, "attempt {attempt}");
@@ -146,22 +152,22 @@ fn a_rest_doubles_up_to_a_limit_and_is_spread_over_its_second_half() {
 fn a_message_that_rests_can_be_sent_at_once_and_one_that_is_replaced_in_flight_lands_without_effect() {
     let mut delivery = Delivery::default();
     add(&mut delivery, [unblock("p", "http://h/", "")]);
-    let flight = delivery.launch(START).pop().unwrap();
+    let flight = launch(&mut delivery, START).pop().unwrap();
     assert!(!delivery.hasten(0), "it is in flight");
     delivery.land(flight.number, &silent(), START, 0);
-    assert!(delivery.launch(START).is_empty());
+    assert!(launch(&mut delivery, START).is_empty());
     assert!(delivery.hasten(0) && !delivery.hasten(7));
-    let flight = delivery.launch(START).pop().unwrap();
+    let flight = launch(&mut delivery, START).pop().unwrap();
     assert_eq!(delivery.add(unblock("p", "http://h/", "new"), 0, START).1, Some(0));
     assert!(delivery.land(flight.number, &Landing::Answered(200), START, 0).is_none());
     delivery.release(0);
-    let flight = delivery.launch(START).pop().unwrap();
+    let flight = launch(&mut delivery, START).pop().unwrap();
     assert!(
         matches!(&*flight.message, Message::Unblock { promise, .. } if promise.value == protocol::Value::text("new"))
     );
     // The store is read again: what was in flight is queued anew, and its old post changes nothing.
     delivery.reload(vec![(1, unblock("p", "http://h/", "new"))], START);
     assert!(delivery.land(flight.number, &Landing::Answered(200), START, 0).is_none());
-    assert_eq!(delivery.launch(START).len(), 1);
+    assert_eq!(launch(&mut delivery, START).len(), 1);
     assert_eq!(delivery.push.origins.values().map(|origin| origin.flying).sum::<usize>(), 1);
 }

@@ -100,7 +100,7 @@ impl Account {
                 if let Some(line) = pick_of(&self.lines, pick) {
                     self.lines.retain(|other| *other != line);
                     self.dropped.insert(line, self.now);
-                    self.delivery.disconnect(line);
+                    self.delivery.disconnect(line, self.now);
                 }
             }
             Step::Take { pick, count } => {
@@ -182,6 +182,11 @@ impl Account {
             assert!(self.now.since(given.dead.as_ref().unwrap().since) >= UNBLOCK_GIVE_UP);
             self.part_with(given);
         }
+        for given in self.delivery.spent(self.now) {
+            assert_eq!(given.dead.as_ref().map(|letter| letter.attempts), Some(POLL_ATTEMPTS_MAX));
+            self.part_with(given);
+        }
+        self.delivery.wake_rested(self.now);
         self.flights.extend(self.delivery.launch(self.now));
     }
 
@@ -239,7 +244,8 @@ impl Account {
             (State::Waiting, Place::Nowhere) => true,
             (State::Assigned(line) | State::Sent(line), _) => poll.is_handed(seq, *line, self.now),
             (State::Flying(flight), _) => self.flights.iter().any(|other| other.number == *flight),
-            (State::Resting(until), _) => push.is_resting(seq, *until),
+            (State::Resting(until), _) => self.delivery.rests.contains(&(*until, seq)),
+            (State::Spent, _) => poll.is_spent(seq),
         }
     }
 
