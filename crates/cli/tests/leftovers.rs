@@ -134,9 +134,8 @@ fn listening() -> BTreeSet<String> {
 
 /// Reads on until it says a line that begins so.
 fn until(scene: &Scene, run: &mut Running, line: &str) {
-    if let Err(said) = run.until(line) {
-        panic!("{}: ended with {:?} before `{line}`: {said}{}", scene.name, run.ended(), scene.errors());
-    }
+    let ended = run.until(line).map_err(|said| (run.ended(), said));
+    assert!(ended.is_ok(), "{}: {ended:?} before `{line}`: {}", scene.name, scene.errors());
 }
 
 /// What cannot be is refused at once, and nothing was made.

@@ -497,6 +497,9 @@ impl At<'_> {
         let (by, poison) = (u64::from(self.every_change), self.poison);
         self.change(id, |task, _| task.version += by);
         let attempts = self.m.tasks[id].attempts;
+        if let Some("inc" | "hold") = id.split(['/', ':', '.']).next() {
+            return self.pend(id);
+        }
         if poison.attempts_max > 0 && attempts >= poison.attempts_max {
             let times = format!("acquired {attempts} times without getting anywhere; the last time {how}");
             return self.halt(id, &times);

@@ -246,7 +246,7 @@ impl World {
             let (Some(new), Some(old)) = (&row.task, old.and_then(|old| old.task.as_ref())) else { continue };
             if new.state == TaskState::Pending && old.state != TaskState::Pending {
                 let queued = self.memory.queued(&MessageKey::Execute { task_id: new.id.clone() }).is_some();
-                let paused = new.attempts > self.config.poison.free;
+                let paused = new.attempts > self.config.poison.free && !crate::is_reserved(row.id());
                 assert_eq!(queued, row.promise.is_dispatchable() && !paused, "entering pending queues an execute");
             }
         }

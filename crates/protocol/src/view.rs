@@ -111,6 +111,9 @@ impl Default for Poison {
 }
 
 impl Poison {
+    /// No limit and no pause.
+    pub(crate) const NONE: Poison = Poison { attempts_max: 0, free: u32::MAX, pause: Millis(0), pause_max: Millis(0) };
+
     /// The pause before a task is offered again that was acquired so often without progress.
     pub(crate) fn pause_after(&self, attempts: u32) -> Option<Millis> {
         let doublings = attempts.checked_sub(self.free.saturating_add(1))?;

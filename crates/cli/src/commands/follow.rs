@@ -22,6 +22,14 @@ pub(crate) struct Ask {
     pub(crate) lying_observer: Option<String>,
 }
 
+/// An asking that may be repeated.
+#[derive(Debug, serde::Serialize)]
+struct Keyed<'a> {
+    #[serde(flatten)]
+    ask: &'a Ask,
+    key: String,
+}
+
 #[derive(Debug, Deserialize)]
 struct Opened {
     incident: String,
@@ -34,8 +42,17 @@ pub(crate) fn connect(server: &str) -> Result<Client, Failure> {
 
 /// Opens an incident; answers its id.
 pub(crate) async fn open(server: &str, ask: &Ask) -> Result<String, Failure> {
-    let body = serde_json::to_vec(ask).map_err(anyhow::Error::from)?;
-    let answer = connect(server)?.post_bytes("/incidents", body).await;
+    let draw = server::engine::Env::real().draw().map_err(|error| Failure::internal(error.to_string()))?;
+    let key = draw.iter().map(|byte| format!("{byte:02x}")).collect();
+    let body = serde_json::to_vec(&Keyed { ask, key }).map_err(anyhow::Error::from)?;
+    let (client, began) = (connect(server)?, Instant::now());
+    let answer = loop {
+        match client.post_bytes("/incidents", body.clone()).await {
+            // The answer was lost or is late: the same key opens no second incident.
+            Err(error) if error.may_have_acted() && began.elapsed() < GONE_AFTER => tokio::time::sleep(EVERY).await,
+            answer => break answer,
+        }
+    };
     let (status, bytes) = answer.map_err(|error| {
         Failure::internal(format!("no server at {server}: {error}"))
             .next("stanch sandbox up, or stanch serve, or --server URL")
@@ -118,6 +135,31 @@ mod tests {
         let gone = follow(&url, "abc", |_| ()).await.unwrap_err();
         assert!(gone.message.contains("does not answer any more"), "{gone:?}");
         assert!(began.elapsed() <= GONE_AFTER * 2, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn an_asking_whose_answer_is_lost_is_repeated_and_is_the_same() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = tokio::spawn(async move {
+            let mut bodies = Vec::new();
+            for answer in ["", "HTTP/1.1 201 Created\r\ncontent-length: 16\r\n\r\n{\"incident\":\"a\"}"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"}") {
+                    assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+                }
+                let text = String::from_utf8(request).unwrap();
+                bodies.push(text.split_once("\r\n\r\n").unwrap().1.to_owned());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            bodies
+        });
+        let ask = Ask { target: "checkout".to_owned(), preview: false, lying_observer: None };
+        assert_eq!(open(&url, &ask).await.unwrap(), "a");
+        let bodies = asked.await.unwrap();
+        assert!(bodies[0] == bodies[1] && bodies[0].contains("\"key\":\""), "{bodies:?}");
+        assert_eq!(open(&url, &ask).await.unwrap_err().exit, 1, "nobody listens any more: at once");
     }
 
     #[tokio::test]

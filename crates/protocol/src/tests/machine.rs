@@ -261,6 +261,25 @@ fn a_suspended_task_is_woken_by_what_it_awaits() {
 }
 
 #[test]
+fn whoever_dies_in_an_incident_is_succeeded_at_once_however_often() {
+    for (id, is_exempt) in [("inc/1", true), ("inc/1:commit.1.s2", true), ("hold/global", true), ("inca/1", false)] {
+        let mut bench = Bench::new();
+        bench.create(id, 9_000_000, &[WORKER]);
+        let mut lost = 0;
+        for turn in 1..=40 {
+            let version = bench.acquire(id, 10);
+            bench.tick(1_000 + turn * 100);
+            let is_offered = bench.offers().contains(&(id.to_owned(), version + 1));
+            lost += u32::from(!is_offered);
+            if !is_offered {
+                break;
+            }
+        }
+        assert_eq!(lost == 0, is_exempt, "{id}");
+    }
+}
+
+#[test]
 fn what_may_be_awaited() {
     let mut bench = Bench::new();
     bench.create("w", 99_000, &[WORKER]);

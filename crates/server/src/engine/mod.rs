@@ -32,7 +32,7 @@ pub use connection::Connection;
 pub use counts::Counts;
 pub use delivery::{
     ACK_AFTER, CHUNK_BYTES_MAX, CONNECTION_BUFFER_MAX, CONNECTIONS_MAX, DEAD_LETTERS_MAX, DeliveryCounts,
-    PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
+    POLL_ATTEMPTS_MAX, PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX, TooManyConnections, UNBLOCK_GIVE_UP,
 };
 pub use env::{Env, Stopped, Stopwatch};
 pub(crate) use holds::UNDO_TAG;

@@ -34,6 +34,8 @@ const ORCHESTRATOR: &str = "poll://any@orchestrator";
 const LEASE: Millis = Millis(5_000);
 /// LIMIT: how long an incident may exist at all.
 const INCIDENT_MAX: Millis = Millis(86_400_000);
+/// LIMIT: bytes of the key of an asking.
+pub const KEY_BYTES_MAX: usize = 64;
 
 /// What this process shows of incidents; cheap to clone.
 #[derive(Clone, Default)]
@@ -132,11 +134,12 @@ pub fn ids(app: &App) -> Vec<String> {
     ids.filter(|id| !id.contains([':', '/'])).map(str::to_owned).collect()
 }
 
-/// Opens an incident for a person's asking: its promise and task, offered to the orchestrator.
+/// Opens an incident for a person's asking: its promise and task, offered to the orchestrator. An asking with a key
+/// that came before opens nothing and answers the same id.
 ///
 /// # Errors
 /// An unknown service, or a store that refuses.
-pub async fn open(app: &App, brief: Brief) -> Result<String, OpenError> {
+pub async fn open(app: &App, brief: Brief, key: Option<&str>) -> Result<String, OpenError> {
     let snapshot = app.telemetry.snapshot();
     let known = app.topology.service.contains_key(&brief.target) || snapshot.contains(&brief.target);
     if !known {
@@ -144,7 +147,7 @@ pub async fn open(app: &App, brief: Brief) -> Result<String, OpenError> {
         let nearest = nearest(&brief.target, names).map(str::to_owned);
         return Err(OpenError::Unknown { name: brief.target, nearest });
     }
-    let id = new_id(app, &brief)?;
+    let id = new_id(app, &brief, key)?;
     let data = serde_json::to_string(&brief).map_err(|error| OpenError::Store(error.to_string()))?;
     let tags = BTreeMap::from([(protocol::TARGET.to_owned(), ORCHESTRATOR.to_owned())]);
     let create = Create {
@@ -307,9 +310,18 @@ impl Run {
     }
 }
 
-fn new_id(app: &App, brief: &Brief) -> Result<String, OpenError> {
-    let draw = app.env.draw().map_err(|error| OpenError::Store(error.to_string()))?;
-    let digest = base::Digest::of_parts(&[b"incident\0", brief.target.as_bytes(), &draw]);
+/// The id of an asking: one of its own, or the one that its key gives it.
+fn new_id(app: &App, brief: &Brief, key: Option<&str>) -> Result<String, OpenError> {
+    let digest = match key {
+        None => {
+            let draw = app.env.draw().map_err(|error| OpenError::Store(error.to_string()))?;
+            base::Digest::of_parts(&[b"incident\0", brief.target.as_bytes(), &draw])
+        }
+        Some(key) => {
+            let asked = serde_json::to_vec(&(&brief.target, brief.preview, &brief.lying_observer, key));
+            base::Digest::of_parts(&[b"asking\0", &asked.map_err(|error| OpenError::Store(error.to_string()))?])
+        }
+    };
     Ok(base32(&digest.0).chars().take(26).collect())
 }
 
@@ -391,7 +403,7 @@ mod tests {
         let fixture = crate::fixture::Fixture::new();
         let app = &fixture.app;
         let brief = Brief { target: "checkout".into(), ..Brief::default() };
-        let id = format!("inc/{}", open(app, brief).await.unwrap());
+        let id = format!("inc/{}", open(app, brief, None).await.unwrap());
         assert_eq!(app.engine.promise(&id).unwrap().timeout_at, app.env.now().plus(INCIDENT_MAX));
         let state = || app.engine.promise(&id).unwrap().state;
         app.env.advance(Millis(INCIDENT_MAX.0 - 1));

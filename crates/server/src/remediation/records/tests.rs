@@ -35,7 +35,7 @@ impl Gate {
         let executor = fixture.executor();
         let Fixture { app, dir } = fixture;
         let brief = Brief { target: "payments".into(), ..Brief::default() };
-        let incident = incidents::open(&app, brief).await.unwrap();
+        let incident = incidents::open(&app, brief, None).await.unwrap();
         let epoch = app.engine.take_scope(&incident, &["payments".into()], &["checkout".into()]).await.unwrap();
         let task = format!("inc/{incident}:commit.1");
         let gate = Gate { app, incident, task, epoch, executor, dir };

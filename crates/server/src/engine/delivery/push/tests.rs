@@ -1,5 +1,5 @@
 use super::super::tests::{START, add, execute, unblock};
-use super::super::{Delivery, REST, PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX};
+use super::super::{Delivery, PUSH_ATTEMPTS_MAX, PUSH_IN_FLIGHT_MAX, PUSH_PER_ORIGIN_MAX, REST};
 use super::*;
 
 /// What is posted once what has rested is awake.
