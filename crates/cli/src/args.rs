@@ -356,6 +356,12 @@ pub(crate) struct ServeArgs {
     /// Let outside testers stop the clockwork, turn it, and empty the store (`debug.*` of the protocol)
     #[arg(long)]
     pub(crate) debug: bool,
+    /// Where spans are taken over gRPC: HOST:PORT, `off`, or `auto` = 127.0.0.1:4317 unless somebody else has it
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) otlp_grpc: Option<String>,
+    /// Where spans are taken over HTTP beside --port: HOST:PORT, `off`, or `auto` = 127.0.0.1:4318
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) otlp_http: Option<String>,
     /// Start no executor
     #[arg(long)]
     pub(crate) no_executor: bool,

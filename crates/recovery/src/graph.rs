@@ -135,6 +135,12 @@ impl Graph {
         self.counts
     }
 
+    /// How many services and how many edges between operations it holds, whatever is known of them.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.services.len(), self.edges.len())
+    }
+
     /// Operations seen, and edges between operations.
     #[must_use]
     pub fn operation_counts(&self) -> (usize, usize) {

@@ -27,6 +27,9 @@ pub struct Settings {
     pub tasks: TaskSettings,
     /// How messages are posted to `http://` and `https://` addresses.
     pub push: PushSettings,
+    /// Where spans are taken beside the server's own port.
+    #[serde(default)]
+    pub telemetry: TelemetrySettings,
     /// Agents asked before the built-in ones, in order.
     #[serde(default)]
     pub agent: Vec<AgentSettings>,
@@ -252,6 +255,22 @@ pub struct PushSettings {
     pub ca_file: String,
 }
 
+/// `[telemetry]`
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TelemetrySettings {
+    /// Where OTLP over gRPC is taken: `HOST:PORT`; `auto` = 127.0.0.1:4317 unless somebody else has it; `off`.
+    pub otlp_grpc: String,
+    /// Where OTLP over HTTP is taken: `HOST:PORT`; `auto` = 127.0.0.1:4318 unless somebody else has it; `off`.
+    pub otlp_http: String,
+}
+
+impl Default for TelemetrySettings {
+    fn default() -> TelemetrySettings {
+        TelemetrySettings { otlp_grpc: "auto".to_owned(), otlp_http: "auto".to_owned() }
+    }
+}
+
 /// `[[agent]]`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -289,6 +308,10 @@ pub struct Flags {
     pub log: Option<String>,
     /// `--log-format`
     pub log_format: Option<LogFormat>,
+    /// `--otlp-grpc`
+    pub otlp_grpc: Option<String>,
+    /// `--otlp-http`
+    pub otlp_http: Option<String>,
 }
 
 /// One value of the effective configuration.
@@ -335,6 +358,8 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("push.connect_timeout_ms", "10000"),
     ("push.request_timeout_ms", "180000"),
     ("push.ca_file", ""),
+    ("telemetry.otlp_grpc", "auto"),
+    ("telemetry.otlp_http", "auto"),
 ];
 
 /// Reads the effective settings and their origins.
@@ -386,6 +411,8 @@ fn flag_values(flags: &Flags) -> Vec<(&'static str, String)> {
     values.extend(flags.no_executor.then(|| ("executor.start", "false".to_owned())));
     values.extend(flags.insecure.then(|| ("server.insecure", "true".to_owned())));
     values.extend(flags.log.clone().map(|level| ("log.level", level)));
+    values.extend(flags.otlp_grpc.clone().map(|address| ("telemetry.otlp_grpc", address)));
+    values.extend(flags.otlp_http.clone().map(|address| ("telemetry.otlp_http", address)));
     values.extend(flags.log_format.map(|format| ("log.format", format.name().to_owned())));
     values
 }

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::config::{
     ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, PushSettings, ServerSettings, Settings,
-    StorageSettings, TaskSettings,
+    StorageSettings, TaskSettings, TelemetrySettings,
 };
 use crate::engine::{self, Engine, Env, Writing};
 use crate::keys;
@@ -64,6 +64,7 @@ impl Fixture {
             log: LogSettings::default(),
             tasks: TaskSettings::default(),
             push: PushSettings::default(),
+            telemetry: TelemetrySettings::default(),
             agent: Vec::new(),
         };
         let directory = Directory::take(dir.path()).unwrap();

@@ -6,6 +6,7 @@
 use crate::app::App;
 use crate::engine::{Engine, Meters, STATUSES};
 use crate::limits::Traffic;
+use crate::telemetry::Telemetry;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -44,7 +45,8 @@ pub(crate) struct Version {
 
 /// `/metrics` and `/version`.
 pub(crate) fn routes(app: &App) -> Router {
-    let source = Source { engine: app.engine.clone(), traffic: app.traffic.clone(), started: app.env.now().0 };
+    let (engine, traffic, telemetry) = (app.engine.clone(), app.traffic.clone(), app.telemetry.clone());
+    let source = Source { engine, traffic, telemetry, started: app.env.now().0 };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(source));
     let about = version(app.engine.profile());
@@ -77,6 +79,7 @@ async fn metrics(State(registry): State<Arc<Registry>>) -> Response {
 struct Source {
     engine: Engine,
     traffic: Traffic,
+    telemetry: Telemetry,
     /// When this server started, in milliseconds since 1970.
     started: i64,
 }
@@ -97,6 +100,7 @@ impl Collector for Source {
         commits(encoder, meters)?;
         self.state(encoder, meters)?;
         self.listener(encoder)?;
+        self.spans(encoder)?;
         self.process(encoder)
     }
 }
@@ -161,6 +165,28 @@ impl Source {
         gauge(encoder, "stanch_requests_in_flight", "Requests that are being answered", in_flight)?;
         let help = "Connections and requests that were not served, by the limit they met";
         counters(encoder, "stanch_refusals", help, "reason", self.traffic.refused().map(read))
+    }
+
+    fn spans(&self, encoder: &mut DescriptorEncoder<'_>) -> Encoded {
+        let (intake, graph) = self.telemetry.counts();
+        let spans = [
+            ("received", intake.received),
+            ("refused", intake.refused),
+            ("late", intake.late),
+            ("duplicate", graph.duplicates),
+            ("dropped", graph.dropped),
+            ("lost_parent", graph.lost_parents),
+            ("unmatched", graph.unmatched),
+            ("skewed", graph.skewed),
+        ];
+        let help = "Spans that came, and what kept some from being joined; one span may count more than once";
+        counters(encoder, "stanch_spans", help, "result", spans.into_iter())?;
+        let help = "Batches of spans that were told to come again later";
+        let family = encoder.encode_descriptor("stanch_span_batches_busy", help, None, MetricType::Counter)?;
+        ConstCounter::new(intake.busy).encode(family)?;
+        let graph = self.telemetry.size();
+        gauge(encoder, "stanch_graph_services", "Services in the dependency graph", graph.0)?;
+        gauge(encoder, "stanch_graph_edges", "Edges between operations in the dependency graph", graph.1)
     }
 
     fn process(&self, encoder: &mut DescriptorEncoder<'_>) -> Encoded {

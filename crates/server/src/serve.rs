@@ -46,6 +46,12 @@ pub struct Ready {
     pub data: String,
     /// Name of the active policy.
     pub policy: String,
+    /// Where spans are taken over gRPC, as `host:port`; absent = nowhere.
+    #[serde(default)]
+    pub otlp_grpc: Option<String>,
+    /// Where spans are taken over HTTP beside `url`, as `http://host:port`; absent = at `url` only.
+    #[serde(default)]
+    pub otlp_http: Option<String>,
 }
 
 /// Why a server does not start or ended.
@@ -114,7 +120,8 @@ pub async fn serve(
     let app = open(data, settings, Env::real())?;
     let listener = TcpListener::bind(addresses.as_slice()).await.map_err(listen)?;
     let local = listener.local_addr().map_err(listen)?;
-    let ready = ready(&app, local, data);
+    let ports = telemetry::Ports::bind(&app.settings).await?;
+    let ready = Ready { otlp_grpc: ports.grpc(), otlp_http: ports.http(), ..ready(&app, local, data) };
     evidence::record_policy(&app).await?;
     let router = router(&app, &ready.url);
     // What works by itself goes on until the last request is answered: answers may wait for it.
@@ -122,7 +129,8 @@ pub async fn serve(
     let background = start_background(&app, &ready, ended.clone());
     write_ready(data, &ready).map_err(ServeError::Serve)?;
     on_ready(&ready);
-    listen::serve(listener, router, app.traffic.clone(), stop).await;
+    let spans = ports.serve(app.telemetry.clone(), app.env.clone(), app.settings.server.clone(), stop.clone());
+    tokio::join!(listen::serve(listener, router, app.traffic.clone(), stop), spans);
     if tokio::time::timeout(FLUSH_WITHIN, app.engine.flush()).await.is_err() {
         tracing::warn!("what nobody was answered yet could not be written in time");
     }
@@ -140,7 +148,7 @@ async fn resolve(settings: &Settings) -> std::io::Result<Vec<SocketAddr>> {
 }
 
 /// Refuses an address that others can reach, unless somebody took that upon them.
-fn check_reach(addresses: &[SocketAddr], settings: &Settings) -> Result<(), ServeError> {
+pub(crate) fn check_reach(addresses: &[SocketAddr], settings: &Settings) -> Result<(), ServeError> {
     let reachable = addresses.iter().find(|address| !address.ip().to_canonical().is_loopback());
     match reachable {
         Some(address) if !settings.server.insecure => Err(ServeError::Public { address: address.ip().to_string() }),
@@ -298,6 +306,8 @@ fn ready(app: &App, local: SocketAddr, data: &Path) -> Ready {
         pid: std::process::id(),
         data: data.display().to_string(),
         policy: app.policy.name.clone(),
+        otlp_grpc: None,
+        otlp_http: None,
     }
 }
 

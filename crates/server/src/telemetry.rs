@@ -1,27 +1,38 @@
-//! Telemetry intake: spans arrive over OTLP/HTTP, feed the one dependency graph, and the last of them are kept
-//! for fitting the model.
+//! Telemetry intake: spans arrive over OTLP, feed the one dependency graph, and the last of them are kept for fitting
+//! the model.
+//!
+//! Batches are read side by side and joined one after the other, off the runtime; so many are worked on at once, and
+//! whoever sends more is told to come back. Read first: [`Telemetry::take`].
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
+mod grpc;
+mod http;
+mod intake;
+mod ports;
+
 use base::{Millis, Timestamp};
 use recovery::graph::{Config, Graph, Snapshot};
-use recovery::import::{self, ImportError, Options};
 use recovery::span::Span;
 use recovery::topology::Topology;
 use std::collections::VecDeque;
+use std::mem::size_of;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Semaphore;
 
 use crate::engine::Env;
-use crate::gzip::{self, GzipError};
+
+pub(crate) use http::routes;
+pub(crate) use ports::Ports;
 
 /// LIMIT: bytes of one export request, before and after decompression.
 const BATCH_BYTES_MAX: usize = 16 << 20;
-/// LIMIT: spans kept for the model.
-const SPANS_KEPT_MAX: usize = 400_000;
+/// LIMIT: bytes of the spans kept for the model.
+const KEPT_BYTES_MAX: usize = 64 << 20;
+/// LIMIT: batches read, or waiting to be, at once; one more is refused until one is done.
+const BATCHES_MAX: usize = 64;
+/// LIMIT: bytes of the batches being read at once; what would be more waits.
+const READING_BYTES_MAX: usize = 64 << 20;
+/// LIMIT: spans joined before whoever wants to read the graph gets a turn.
+const TURN_SPANS_MAX: usize = 1_024;
 /// How long a span is kept for the model.
 const KEPT_FOR: Millis = Millis(90_000);
 
@@ -30,6 +41,10 @@ const KEPT_FOR: Millis = Millis(90_000);
 pub struct Telemetry {
     env: Env,
     inner: Arc<Mutex<Inner>>,
+    /// One permit for each batch in hand.
+    batches: Arc<Semaphore>,
+    /// One permit for each KiB of a batch being read.
+    reading: Arc<Semaphore>,
 }
 
 struct Inner {
@@ -37,8 +52,23 @@ struct Inner {
     join: Millis,
     rotated_at: Timestamp,
     kept: VecDeque<Span>,
-    kept_max: usize,
-    dropped: u64,
+    kept_bytes: usize,
+    kept_bytes_max: usize,
+    counts: Counts,
+}
+
+/// What came over the wire, in spans unless it says otherwise. What the graph made of it is in
+/// [`recovery::graph::Counts`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Taken.
+    pub received: u64,
+    /// Refused because nothing can be made of them.
+    pub refused: u64,
+    /// Taken, and ended so long ago that what they belong to may have been given up: longer than spans wait for a parent.
+    pub late: u64,
+    /// Batches refused because too many were in hand.
+    pub busy: u64,
 }
 
 /// What a graph cannot take from a topology file.
@@ -55,21 +85,29 @@ impl Telemetry {
         let mut graph = Graph::new(config);
         graph.declare(topology).map_err(|error| DeclareError(error.to_string()))?;
         let rotated_at = env.now();
-        let kept = VecDeque::new();
-        let inner = Inner { graph, join: config.join, rotated_at, kept, kept_max: SPANS_KEPT_MAX, dropped: 0 };
-        Ok(Telemetry { env, inner: Arc::new(Mutex::new(inner)) })
+        let (kept, counts) = (VecDeque::new(), Counts::default());
+        let (join, kept_bytes_max) = (config.join, KEPT_BYTES_MAX);
+        let inner = Inner { graph, join, rotated_at, kept, kept_bytes: 0, kept_bytes_max, counts };
+        let [batches, reading] =
+            [BATCHES_MAX, READING_BYTES_MAX >> 10].map(|permits| Arc::new(Semaphore::new(permits)));
+        Ok(Telemetry { env, inner: Arc::new(Mutex::new(inner)), batches, reading })
     }
 
     /// Takes spans.
     pub fn observe(&self, spans: Vec<Span>) {
-        let now = self.env.now();
-        let mut inner = self.lock();
-        inner.rotate(now);
-        for span in spans {
-            inner.graph.observe(&span, now);
-            inner.kept.push_back(span);
+        let mut spans = spans.into_iter();
+        loop {
+            let now = self.env.now();
+            let mut inner = self.lock();
+            inner.rotate(now);
+            for span in spans.by_ref().take(TURN_SPANS_MAX) {
+                inner.observe(span, now);
+            }
+            inner.forget(now);
+            if spans.len() == 0 {
+                return;
+            }
         }
-        inner.forget(now);
     }
 
     /// The graph as it is now.
@@ -84,15 +122,22 @@ impl Telemetry {
     /// The kept spans that started in `[from, to)`.
     #[must_use]
     pub fn spans(&self, from: Timestamp, to: Timestamp) -> Vec<Span> {
-        let us = |at: Timestamp| u64::try_from(at.0).unwrap_or(0).saturating_mul(1_000);
-        let (from, to) = (us(from), us(to));
+        let (from, to) = (micros(from), micros(to));
         self.lock().kept.iter().filter(|span| span.start_us >= from && span.start_us < to).cloned().collect()
     }
 
-    /// Spans refused or not understood so far.
+    /// What came so far, and what the graph made of it.
     #[must_use]
-    pub fn dropped(&self) -> u64 {
-        self.lock().dropped
+    pub fn counts(&self) -> (Counts, recovery::graph::Counts) {
+        let inner = self.lock();
+        (inner.counts, inner.graph.counts())
+    }
+
+    /// How many services and how many edges between operations the graph holds.
+    #[must_use]
+    pub fn size(&self) -> (i64, i64) {
+        let (services, edges) = self.lock().graph.sizes();
+        [services, edges].map(|count| i64::try_from(count).unwrap_or(i64::MAX)).into()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -109,79 +154,34 @@ impl Inner {
         }
     }
 
+    fn observe(&mut self, span: Span, now: Timestamp) {
+        self.graph.observe(&span, now);
+        self.counts.received += 1;
+        self.counts.late += u64::from(span.end_us() < micros(now.minus(self.join)));
+        self.kept_bytes += bytes(&span);
+        self.kept.push_back(span);
+    }
+
     fn forget(&mut self, now: Timestamp) {
-        let oldest = u64::try_from(now.minus(KEPT_FOR).0).unwrap_or(0).saturating_mul(1_000);
-        while self.kept.len() > self.kept_max || self.kept.front().is_some_and(|span| span.start_us < oldest) {
+        let oldest = micros(now.minus(KEPT_FOR));
+        while let Some(span) = self.kept.front()
+            && (self.kept_bytes > self.kept_bytes_max || span.start_us < oldest)
+        {
+            self.kept_bytes -= bytes(span);
             self.kept.pop_front();
         }
     }
 }
 
-/// `POST /v1/traces`: OTLP/HTTP, protobuf or JSON, gzip or not.
-pub(crate) fn routes(telemetry: Telemetry) -> Router {
-    Router::new().route("/v1/traces", post(export)).layer(DefaultBodyLimit::max(BATCH_BYTES_MAX)).with_state(telemetry)
+fn micros(at: Timestamp) -> u64 {
+    u64::try_from(at.0).unwrap_or(0).saturating_mul(1_000)
 }
 
-async fn export(State(telemetry): State<Telemetry>, headers: HeaderMap, body: Bytes) -> Response {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let json = text(header::CONTENT_TYPE).starts_with("application/json");
-    let body = match inflate(text(header::CONTENT_ENCODING), &body) {
-        Ok(body) => body,
-        Err(status) => return status.into_response(),
-    };
-    // The embedded server takes spans from its own host only: the source counts as authenticated.
-    let options = Options { authenticated: true, dictionary: None };
-    let read = if json { import::otlp_json(&body, &options) } else { import::otlp_protobuf(&body, &options) };
-    match read {
-        Ok((spans, report)) => {
-            let refused = report.dropped_total();
-            telemetry.lock().dropped += refused;
-            telemetry.observe(spans);
-            answer(json, refused)
-        }
-        Err(error @ ImportError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, error.to_string()).into_response(),
-        Err(error) => (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
-    }
-}
-
-/// An export response; it says how many spans were refused.
-fn answer(json: bool, refused: u64) -> Response {
-    if json {
-        let body = if refused == 0 {
-            "{}".to_owned()
-        } else {
-            format!(r#"{{"partialSuccess":{{"rejectedSpans":"{refused}"}}}}"#)
-        };
-        return ([(header::CONTENT_TYPE, "application/json")], body).into_response();
-    }
-    ([(header::CONTENT_TYPE, "application/x-protobuf")], partial_success(refused)).into_response()
-}
-
-/// `ExportTraceServiceResponse { partial_success (1) { rejected_spans (1) } }` in protobuf; empty when 0.
-fn partial_success(refused: u64) -> Vec<u8> {
-    if refused == 0 {
-        return Vec::new();
-    }
-    let mut number = Vec::new();
-    let mut rest = refused;
-    while rest >= 0x80 {
-        number.push(u8::try_from(rest & 0x7f).unwrap_or(0) | 0x80);
-        rest >>= 7;
-    }
-    number.push(u8::try_from(rest).unwrap_or(0));
-    let inner = [&[0x08], number.as_slice()].concat();
-    [&[0x0a, u8::try_from(inner.len()).unwrap_or(0)], inner.as_slice()].concat()
-}
-
-fn inflate(encoding: &str, body: &[u8]) -> Result<Vec<u8>, StatusCode> {
-    match encoding {
-        "" | "identity" => Ok(body.to_vec()),
-        "gzip" => gzip::unpack(body, BATCH_BYTES_MAX as u64).map_err(|error| match error {
-            GzipError::Damaged(_) => StatusCode::BAD_REQUEST,
-            GzipError::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-        }),
-        _ => Err(StatusCode::UNSUPPORTED_MEDIA_TYPE),
-    }
+/// What a kept span takes of memory, about.
+fn bytes(span: &Span) -> usize {
+    let texts = [Some(&span.service), Some(&span.name), span.instance.as_ref(), span.generation.as_ref()];
+    let texts = texts.into_iter().flatten().map(String::capacity).sum::<usize>();
+    size_of::<Span>() + texts + span.links.capacity() * size_of::<recovery::span::Link>()
 }
 
 #[cfg(test)]

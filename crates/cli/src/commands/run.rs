@@ -33,6 +33,8 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
         insecure: args.insecure,
         log: args.log.level.clone(),
         log_format: args.log.format.map(Into::into),
+        otlp_grpc: args.otlp_grpc,
+        otlp_http: args.otlp_http,
     };
     let (settings, _) = config::load(&data, &flags).map_err(|error| refused(ServeError::Config(error), &data))?;
     logs(&settings.log)?;
@@ -42,6 +44,8 @@ pub(crate) async fn serve(args: ServeArgs) -> Result<u8, Failure> {
             out!("{}", serde_json::to_string(ready).unwrap_or_default());
         } else {
             out!("listening on {}   policy {}   data {}", ready.url, ready.policy, ready.data);
+            let (grpc, http) = (ready.otlp_grpc.as_deref(), ready.otlp_http.as_deref());
+            out!("spans: OTLP over gRPC at {}, over HTTP at {}", grpc.unwrap_or("-"), http.unwrap_or(&ready.url));
         }
     };
     let stop = signalled();

@@ -58,6 +58,11 @@ fn add_server(topology: &Path, port: u16) -> Result<(), Failure> {
         "{data}/server",
         "--port",
         &port.to_string(),
+        // The shop's services know the server's own address.
+        "--otlp-grpc",
+        "off",
+        "--otlp-http",
+        "off",
         "--topology",
         "{data}/stanch.toml",
         "--platform",

@@ -35,10 +35,7 @@ impl Sdk {
 
 /// Every SDK, or why this machine cannot run it.
 pub(crate) fn all() -> Vec<Result<Sdk, String>> {
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sdk");
-    std::fs::create_dir_all(&kept).unwrap();
-    let alone = std::fs::File::create(kept.join("lock")).unwrap();
-    alone.lock().unwrap();
+    let (kept, _alone) = kept();
     vec![
         python(&kept, "0.8.1"),
         python(&kept, "0.7.4"),
@@ -48,18 +45,35 @@ pub(crate) fn all() -> Vec<Result<Sdk, String>> {
     ]
 }
 
+/// The OpenTelemetry SDK of Python with its program, or why this machine cannot run it.
+pub(crate) fn opentelemetry() -> Result<Sdk, String> {
+    let (kept, _alone) = kept();
+    let name = "Python opentelemetry-sdk 1.45.2".to_owned();
+    let home = sources().join("../otel");
+    let (interpreter, site) =
+        packages(&kept, "otel", &home.join("requirements.txt")).map_err(|why| format!("{name}: {why}"))?;
+    let command = vec![interpreter.into(), "-B".into(), home.join("emit.py").into()];
+    Ok(Sdk { name, command, environment: vec![("PYTHONPATH", site.into())] })
+}
+
+/// The directory in which everything is kept, and the lock on it.
+fn kept() -> (PathBuf, std::fs::File) {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sdk");
+    std::fs::create_dir_all(&kept).unwrap();
+    let alone = std::fs::File::create(kept.join("lock")).unwrap();
+    alone.lock().unwrap();
+    (kept, alone)
+}
+
 fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../conformance/sdk").canonicalize().unwrap()
 }
 
-fn python(kept: &Path, version: &str) -> Result<Sdk, String> {
-    let name = format!("Python resonate-sdk {version}");
-    let sources = sources();
-    let found = ran(Command::new("sh").arg(sources.join("python.sh")).arg(kept.join("python")))
-        .map_err(|why| format!("{name}: {why}"))?;
+/// An interpreter, and the packages that a file of digests names.
+fn packages(kept: &Path, name: &str, requirements: &Path) -> Result<(PathBuf, PathBuf), String> {
+    let found = ran(Command::new("sh").arg(sources().join("python.sh")).arg(kept.join("python")))?;
     let interpreter = PathBuf::from(found.trim());
-    let requirements = sources.join(format!("python/requirements-{version}.txt"));
-    let site = kept.join(format!("python-{version}-{}", digest(&[&requirements], &found)));
+    let site = kept.join(format!("python-{name}-{}", digest(&[requirements], &found)));
     made(&site, |fresh| {
         let mut pip = Command::new(&interpreter);
         pip.args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary", ":all:", "--require-hashes"]);
@@ -67,9 +81,16 @@ fn python(kept: &Path, version: &str) -> Result<Sdk, String> {
             .args(["--disable-pip-version-check", "--root-user-action=ignore", "--target"])
             .arg(fresh)
             .arg("-r")
-            .arg(&requirements))
-    })
-    .map_err(|why| format!("{name}: {why}"))?;
+            .arg(requirements))
+    })?;
+    Ok((interpreter, site))
+}
+
+fn python(kept: &Path, version: &str) -> Result<Sdk, String> {
+    let name = format!("Python resonate-sdk {version}");
+    let sources = sources();
+    let (interpreter, site) = packages(kept, version, &sources.join(format!("python/requirements-{version}.txt")))
+        .map_err(|why| format!("{name}: {why}"))?;
     let command = vec![interpreter.into(), "-B".into(), sources.join("python/smoke.py").into()];
     Ok(Sdk { name, command, environment: vec![("PYTHONPATH", site.into())] })
 }
@@ -143,7 +164,7 @@ fn ran(command: &mut Command) -> Result<String, String> {
 }
 
 /// What an environment depends on.
-fn digest(files: &[&PathBuf], more: &str) -> String {
+fn digest(files: &[&Path], more: &str) -> String {
     let mut hasher = DefaultHasher::new();
     more.hash(&mut hasher);
     for file in files {

@@ -10,6 +10,7 @@
 
 mod environments;
 mod judge;
+mod otel;
 #[path = "../support/mod.rs"]
 mod support;
 mod witness;

@@ -26,6 +26,8 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
     for name in ours {
         command.env_remove(name);
     }
+    // No test listens where an exporter of somebody else might send.
+    command.envs([("STANCH__TELEMETRY__OTLP_GRPC", "off"), ("STANCH__TELEMETRY__OTLP_HTTP", "off")]);
     command.args(arguments).stdin(Stdio::null());
     command
 }

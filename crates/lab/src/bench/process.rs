@@ -37,7 +37,8 @@ impl Own {
     /// Starts a server on this directory.
     pub(crate) fn start_on(program: &Path, directory: PathBuf) -> Result<Own> {
         let mut command = command(program);
-        command.args(["serve", "--port", "0", "--json", "--no-executor", "--lifeline", "--data"]).arg(&directory);
+        command.args(["serve", "--port", "0", "--otlp-grpc", "off", "--otlp-http", "off", "--json", "--no-executor"]);
+        command.args(["--lifeline", "--data"]).arg(&directory);
         Own::spawn(command, directory)
     }
 

@@ -47,6 +47,8 @@ fn every_flag_reaches_its_key() {
         insecure: true,
         log: Some("debug".into()),
         log_format: Some(LogFormat::Json),
+        otlp_grpc: Some("off".into()),
+        otlp_http: Some("127.0.0.1:0".into()),
     };
     let (settings, shown) = load_from(dir.path(), &flags, variables(&[])).unwrap();
     let expected = Settings {
@@ -62,6 +64,7 @@ fn every_flag_reaches_its_key() {
         log: LogSettings { level: "debug".into(), format: LogFormat::Json },
         tasks: TaskSettings::default(),
         push: PushSettings::default(),
+        telemetry: TelemetrySettings { otlp_grpc: "off".into(), otlp_http: "127.0.0.1:0".into() },
         agent: Vec::new(),
     };
     assert_eq!(settings, expected);
@@ -94,6 +97,7 @@ fn what_is_shown_as_default_is_what_the_program_takes_by_itself() {
     let dir = tempfile::tempdir().unwrap();
     let (settings, shown) = load_from(dir.path(), &Flags::default(), variables(&[])).unwrap();
     assert_eq!((settings.server, settings.log), (ServerSettings::default(), LogSettings::default()));
+    assert_eq!(settings.telemetry, TelemetrySettings::default());
     assert!(shown.iter().all(|value| value.origin == "default"), "{shown:?}");
     assert!(shown.iter().any(|value| value.key == "server.requests_in_flight_max"), "{shown:?}");
 }
