@@ -19,9 +19,13 @@ fn spans_of_another_languages_sdk_become_groups() {
     };
     let dir = tempfile::tempdir().unwrap();
     let policy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sandbox/sandbox.policy.toml");
-    let listen = ["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0", "--policy", policy.to_str().unwrap()];
-    let server = Server::start(dir.path(), &[&["--no-executor"], &listen[..]].concat());
-    let ready: Value = serde_json::from_slice(&std::fs::read(dir.path().join("server.json")).unwrap()).unwrap();
+    // Declared, so that the windows of its tier hold: seconds instead of a minute until the graph counts as fresh.
+    let topology = dir.path().join("stanch.toml");
+    std::fs::write(&topology, "[service.orders]\n").unwrap();
+    let files = ["--policy", policy.to_str().unwrap(), "--topology", topology.to_str().unwrap(), "--no-executor"];
+    let listen = ["--otlp-grpc", "127.0.0.1:0", "--otlp-http", "127.0.0.1:0"];
+    let server = Server::start(&dir.path().join("data"), &[&files[..], &listen].concat());
+    let ready: Value = serde_json::from_slice(&std::fs::read(dir.path().join("data/server.json")).unwrap()).unwrap();
     let (grpc, beside) = (ready["otlp_grpc"].as_str().unwrap(), ready["otlp_http"].as_str().unwrap());
     let mut sent = 0;
     for (way, endpoint) in [("grpc", grpc), ("http", beside), ("http", server.url.as_str())] {
