@@ -8,7 +8,7 @@ use base::{Millis, Timestamp};
 use server::App;
 use server::config::{
     AgentSettings, ExecutorSettings, LogSettings, PlatformSettings, ProtocolSettings, PushSettings, ServerSettings,
-    Settings, StorageSettings, TaskSettings,
+    Settings, StorageSettings, TaskSettings, TelemetrySettings,
 };
 use server::engine::{Engine, Env, OpenError, Opener, Readers, Writing};
 use server::keys::InitError;
@@ -104,6 +104,7 @@ impl Machine {
             log: LogSettings::default(),
             tasks: TaskSettings::default(),
             push: PushSettings::default(),
+            telemetry: TelemetrySettings::default(),
             agent: vec![agent],
         };
         let hooks = Hooks::default();
