@@ -16,6 +16,8 @@ pub mod model;
 pub mod plan;
 pub mod span;
 pub mod stats;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 pub mod text;
 pub mod topology;
 pub mod world;

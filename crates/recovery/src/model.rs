@@ -7,7 +7,7 @@
 
 mod arithmetic;
 mod compile;
-mod draw;
+pub(crate) mod draw;
 mod engine;
 mod fit;
 mod fix;

@@ -8,7 +8,7 @@ const ONE: u64 = 1 << 16;
 
 /// The draws of one entity.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Draw {
+pub(crate) struct Draw {
     key: u64,
     count: u64,
 }
@@ -18,18 +18,18 @@ pub(super) struct Draw {
 pub(super) struct Exponential(Vec<u32>);
 
 impl Draw {
-    pub(super) fn new(seed: u64, run: u32, entity: u64) -> Draw {
+    pub(crate) fn new(seed: u64, run: u32, entity: u64) -> Draw {
         let key = mix(mix(seed ^ STRIDE).wrapping_add(u64::from(run)).wrapping_mul(STRIDE) ^ mix(entity));
         Draw { key, count: 0 }
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.count = self.count.wrapping_add(1);
         mix(self.key.wrapping_add(self.count.wrapping_mul(STRIDE)))
     }
 
     /// A number below `bound`; 0 for a bound of 0.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         let wide = u128::from(self.next()) * u128::from(bound);
         // The high half of a 64 by 64 bit product fits 64 bits.
         u64::try_from(wide >> 64).unwrap_or(0)
