@@ -7,28 +7,43 @@
 mod build;
 mod config;
 mod declare;
+mod index;
+mod intern;
 mod join;
+mod names;
 mod observe;
+mod order;
+mod pages;
 mod permission;
+mod resolve;
 mod scope;
 mod seconds;
 mod snapshot;
 mod table;
+mod views;
 
 pub use config::Config;
 pub use declare::{Declared, GraphError, OperationalFact, replay};
+pub use order::StartOrder;
 pub use permission::{Level, Permission, Reason, ReasonKind};
 pub use scope::FaultScope;
 pub use seconds::{Second, Seconds, Sum};
-pub use snapshot::{
-    Blast, Closure, EdgeKind, EdgeView, Evidence, Hardness, NodeKind, Relation, RootView, ServiceView, Slice, Snapshot,
-};
+pub use snapshot::{Slice, Snapshot};
+#[cfg(test)]
+pub(crate) use views::Picture;
+pub use views::{Blast, Closure, EdgeKind, EdgeView, Evidence, Hardness, NodeKind, Relation, RootView, ServiceView};
 
-use base::Timestamp;
-use join::Join;
+use base::{Millis, Timestamp};
+use hashbrown::HashTable;
+use intern::{Hot, Mark};
+use join::{Join, Ref, Seeded};
+use names::Names;
+use pages::Pages;
+use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use table::{Edge, Flow, Operation, Root, Service};
+use std::sync::{Arc, OnceLock};
+use table::{Flow, NONE, Operation, Place, Root, Service};
 
 /// What became of an observed span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,19 +89,32 @@ pub struct Counts {
 /// The graph. One thread feeds it; snapshots are for everybody.
 #[derive(Debug)]
 pub struct Graph {
-    config: Config,
-    services: Vec<Service>,
-    index: BTreeMap<String, u32>,
+    config: Arc<Config>,
+    /// How long seconds are kept.
+    keep: Millis,
+    seed: Seeded,
+    names: Names,
+    services: Pages<Service>,
+    /// Of every service, what snapshots ask.
+    marks: Vec<Mark>,
     operations: Vec<Operation>,
-    edges: BTreeMap<u32, Edge>,
-    edge_index: BTreeMap<(u32, u32), u32>,
-    next_edge: u32,
-    flows: BTreeMap<(u32, u32), Flow>,
-    roots: BTreeMap<u32, Root>,
+    operation_index: HashTable<u32>,
+    flows: Pages<Flow>,
+    /// Of every flow, what snapshots ask.
+    hot: Vec<Hot>,
+    flow_index: FxHashMap<(u32, u32), u32>,
+    edges: Vec<Place>,
+    edges_held: usize,
+    edge_index: FxHashMap<(u32, u32), u32>,
+    roots: Pages<Root>,
     roots_halved: Option<Timestamp>,
     /// (s, t): restarting s requires restarting t, by observation; how often, and whether confirmed.
     co_restarts: BTreeMap<(u32, u32), (u32, bool)>,
+    /// What follows from declarations and facts, until they change.
+    coupling: OnceLock<Arc<build::Coupling>>,
     join: Join,
+    /// Kept to be used again.
+    waiters: Vec<Ref>,
     births: u64,
     epoch: u64,
     published: AtomicU64,
@@ -107,18 +135,26 @@ impl Graph {
     #[must_use]
     pub fn seeded(config: &Config, seed: u64) -> Graph {
         Graph {
-            config: config.clone(),
-            services: Vec::new(),
-            index: BTreeMap::new(),
+            config: Arc::new(config.clone()),
+            keep: config.history(),
+            seed: Seeded(seed),
+            names: Names::new(Seeded(seed)),
+            services: Pages::default(),
+            marks: Vec::new(),
             operations: Vec::new(),
-            edges: BTreeMap::new(),
-            edge_index: BTreeMap::new(),
-            next_edge: 0,
-            flows: BTreeMap::new(),
-            roots: BTreeMap::new(),
+            operation_index: HashTable::new(),
+            flows: Pages::default(),
+            hot: Vec::new(),
+            flow_index: FxHashMap::default(),
+            edges: Vec::new(),
+            edges_held: 0,
+            edge_index: FxHashMap::default(),
+            roots: Pages::default(),
             roots_halved: None,
             co_restarts: BTreeMap::new(),
+            coupling: OnceLock::new(),
             join: Join::new(seed),
+            waiters: Vec::new(),
             births: 0,
             epoch: 0,
             published: AtomicU64::new(0),
@@ -144,10 +180,11 @@ impl Graph {
     /// Operations seen, and edges between operations.
     #[must_use]
     pub fn operation_counts(&self) -> (usize, usize) {
-        let known = || self.edges.values().filter(|edge| edge.is_known());
-        let callees: BTreeSet<u32> = known().flat_map(|edge| [edge.caller, edge.callee]).collect();
-        let entered = self.roots.keys().copied().collect::<BTreeSet<_>>();
-        (callees.union(&entered).count(), known().count())
+        let known = || self.flows.iter().flat_map(Flow::known);
+        let ends: BTreeSet<u32> = known().flat_map(|edge| [edge.caller, edge.callee]).collect();
+        let entered = self.operations.iter().zip(0_u32..).filter(|(operation, _)| operation.root != NONE);
+        let entered: BTreeSet<u32> = entered.map(|(_, id)| id).collect();
+        (ends.union(&entered).count(), known().count())
     }
 
     /// Whether the structure changed since the last snapshot.

@@ -217,7 +217,9 @@ fn needs_among(snapshot: &Snapshot, members: &BTreeSet<String>) -> BTreeMap<Stri
         let start_needs = snapshot.service(name).map(|view| view.start_needs.as_slice()).unwrap_or_default();
         start_needs.iter().for_each(|other| add(name, other));
     }
-    snapshot.edges().iter().filter(|edge| edge.is_hard()).for_each(|edge| add(&edge.caller, &edge.callee));
+    for name in members {
+        snapshot.hard_callees(name).for_each(|callee| add(name, callee));
+    }
     needs
 }
 
@@ -271,17 +273,8 @@ fn drain_first(snapshot: &Snapshot, members: &[&str], policy: &GroupPolicy) -> V
 
 /// The hard calls and start needs of the members, inside the group and out of it.
 fn order_evidence(snapshot: &Snapshot, members: &BTreeSet<String>) -> Vec<Evidence> {
-    let all = members.iter().flat_map(|name| {
-        let own = snapshot.why(name).into_iter().filter(move |evidence| evidence.caller == *name);
-        own.filter(|evidence| match evidence.relation {
-            Relation::Call => {
-                snapshot.edge(&evidence.caller, &evidence.callee).is_some_and(crate::graph::EdgeView::is_hard)
-            }
-            Relation::StartNeeds => true,
-            Relation::Coupled => members.len() > 1,
-        })
-    });
-    all.collect()
+    let all = members.iter().flat_map(|name| snapshot.needs(name));
+    all.filter(|evidence| evidence.relation != Relation::Coupled || members.len() > 1).collect()
 }
 
 #[cfg(test)]

@@ -72,9 +72,9 @@ impl Window {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trial {
     /// 0 before the first checkpoint, else window + 1.
-    window: u32,
+    window: u8,
     surprised: bool,
-    epoch: u32,
+    epoch: u16,
 }
 
 /// A running counter.
@@ -87,7 +87,7 @@ pub struct Counter {
     /// How long after its trial a surprise may come to light.
     grace: Millis,
     /// Raised by every reset, so that tickets from before it count no more.
-    epoch: u32,
+    epoch: u16,
 }
 
 impl Counter {
@@ -106,12 +106,12 @@ impl Counter {
             self.births.push((newest, now));
             self.surprises.push(0);
         }
-        Trial { window, surprised: false, epoch: self.epoch }
+        Trial { window: u8::try_from(window).unwrap_or(u8::MAX), surprised: false, epoch: self.epoch }
     }
 
     /// Reports that the trial used an edge with birth number `birth`.
     pub fn used(&mut self, trial: &mut Trial, birth: u64, now: Timestamp) {
-        let known = trial.window.checked_sub(1).and_then(|index| self.births.get(index as usize));
+        let known = trial.window.checked_sub(1).and_then(|index| self.births.get(usize::from(index)));
         if known.is_some_and(|(known, _)| birth > *known) {
             self.surprise(trial, now);
         }
@@ -131,7 +131,7 @@ impl Counter {
             // A window closes when the next checkpoint is passed.
             let closed = self.births.get(index).map(|(_, at)| *at);
             let late = closed.is_some_and(|closed| now.since(closed) <= self.grace);
-            if index == trial.window as usize || index == last || late {
+            if index == usize::from(trial.window) || index == last || late {
                 *count += 1;
             }
         }

@@ -134,6 +134,17 @@ pub fn operation_name(name: &str) -> String {
     bounded_name(&segments.join("/"))
 }
 
+/// As [`operation_name`], without a copy of a name that is its own operation.
+pub(crate) fn operation_of(name: &str) -> std::borrow::Cow<'_, str> {
+    // An identifier has a digit, or is a UUID of letters alone, which is long and has dashes; a query has its mark.
+    let plain = |byte: u8| !byte.is_ascii_digit() && byte != b'?' && (byte != b'-' || name.len() < 36);
+    if name.len() <= SPAN_NAME_BYTES_MAX && name.bytes().all(plain) {
+        std::borrow::Cow::Borrowed(name)
+    } else {
+        std::borrow::Cow::Owned(operation_name(name))
+    }
+}
+
 /// The name, or its beginning and a digest of the whole when it is longer than [`SPAN_NAME_BYTES_MAX`].
 #[must_use]
 pub fn bounded_name(name: &str) -> String {
@@ -178,6 +189,14 @@ mod tests {
             ("Charge", "Charge"),
         ] {
             assert_eq!(operation_name(name), operation);
+        }
+    }
+
+    #[test]
+    fn an_operation_without_a_copy_is_the_same_operation() {
+        let uuid = "abcdefab-abcd-abcd-abcd-abcdefabcdef";
+        for name in ["GET /cart/42", "/a?b", "Charge", "/facade-a/b-c", uuid, &"x".repeat(300), "", "é/é"] {
+            assert_eq!(operation_of(name), operation_name(name), "{name}");
         }
     }
 

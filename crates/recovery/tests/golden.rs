@@ -97,3 +97,40 @@ fn large_samples_when_they_are_there() {
     let (spans, report) = nezha(&stem("onlineboutique-2022-08-22-faults-first8min"));
     check(&spans, &report, &Known { traces: 3_794, spans: 147_133, duplicates: 1_035, services: 10, edges: 13 });
 }
+
+/// A published graph in which the strongest component of calls has 356 services: cycles of calls group nothing.
+#[test]
+fn a_large_graph_with_cycles_groups_nothing() {
+    #[expect(clippy::disallowed_methods, reason = "where the large samples are is known to the person who runs this")]
+    let Ok(folder) = std::env::var("STANCH_TRACES") else {
+        let line = "skipped: STANCH_TRACES does not name a folder with the large trace samples";
+        let _ = writeln!(std::io::stderr(), "{line}");
+        return;
+    };
+    let bytes = unzipped(&Path::new(&folder).join("jaeger-ui-large/dependencies.json.gz"));
+    let edges: Vec<serde_json::Value> = serde_json::from_slice(&bytes).unwrap();
+    let mut spans = Vec::new();
+    for (edge, trace) in edges.iter().zip(1_u128..) {
+        let name = |key: &str| edge[key].as_str().unwrap().to_owned();
+        let span = |id, parent, service| Span {
+            trace,
+            id,
+            parent,
+            service,
+            name: "*".into(),
+            start_us: 1_000_000,
+            duration_us: 10,
+            authenticated: true,
+            ..Span::default()
+        };
+        spans.extend([span(1, None, name("parent")), span(2, Some(1), name("child"))]);
+    }
+    let (graph, now) = replay(&Config::default(), None, &spans).unwrap();
+    let snapshot = graph.snapshot(now);
+    assert_eq!((snapshot.services().count(), snapshot.edge_count()), (1_238, 4_271));
+    assert_eq!(snapshot.start_order().largest_block(), 356);
+    let largest = snapshot.services().map(|name| snapshot.coupled_closure(&[name]).len()).max();
+    assert_eq!(largest, Some(1), "nothing is coupled");
+    let callers: Vec<u32> = snapshot.services().map(|name| snapshot.hard_callers(&[name], 5_000).at_least()).collect();
+    assert_eq!(callers.iter().max(), Some(&876));
+}

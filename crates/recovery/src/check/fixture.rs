@@ -2,7 +2,7 @@
 //! and what they call.
 
 use crate::call::{self, Observation};
-use crate::graph::{Config, EdgeKind, EdgeView, Hardness, NodeKind, RootView, Seconds, ServiceView, Slice, Snapshot};
+use crate::graph::{Config, EdgeKind, EdgeView, Hardness, NodeKind, Picture, RootView, Seconds, ServiceView, Slice};
 use crate::isa::{ActionKind, EdgeName, EffectLevel, Expiry, RollbackClass, TypeBound};
 use crate::miss::{Tally, Window};
 use crate::plan::{Cause, Plan, Step};
@@ -115,7 +115,7 @@ pub(crate) fn slice() -> Slice {
     let edges = EDGES.iter().map(|(caller, callee, hardness)| edge_view(caller, callee, *hardness)).collect();
     let mut edges: Vec<EdgeView> = edges;
     edges.sort_by(|a, b| (&a.caller, &a.callee).cmp(&(&b.caller, &b.callee)));
-    Snapshot {
+    Slice::from(Picture {
         taken_at: NOW,
         newest: Some(NOW),
         joined_since: Some(NOW.minus(Millis(500_000))),
@@ -125,7 +125,7 @@ pub(crate) fn slice() -> Slice {
         edges,
         roots: BTreeMap::from([("gateway/buy".to_owned(), RootView { traces: 10, visits: BTreeMap::new() })]),
         seeds: vec!["checkout".into(), "payments".into()],
-    }
+    })
 }
 
 fn facts(name: &str, replicas: u32) -> ServiceFacts {

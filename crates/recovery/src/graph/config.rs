@@ -44,7 +44,7 @@ base::record! {
         19 pub restart_out: Millis,
         /// Deepest trace followed; below, spans count as lost.
         20 pub depth_max: u32,
-        /// Edges between operations at most; further callees fold to `*`.
+        /// Edges between operations at most, and operations; further ones fold to `*`.
         21 pub edges_max: u32,
     }
 }

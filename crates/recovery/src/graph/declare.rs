@@ -1,9 +1,10 @@
-use super::table::{DeclaredEdge, DeclaredService, Generation};
+use super::table::{DeclaredEdge, DeclaredService, Flow, Generation, NONE};
 use super::{Config, EdgeKind, Graph, Hardness};
 use crate::span::Span;
 use crate::topology::{Edge, Service, Topology, TopologyError};
 use base::{Millis, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 /// What a topology file brought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,27 +97,30 @@ impl Graph {
             .map(String::as_str)
             .chain(edges.keys().flat_map(|(caller, callee)| [caller.as_str(), callee.as_str()]))
             .collect();
-        let fresh = names.iter().filter(|name| !self.index.contains_key(**name)).count();
-        if self.services.len() + fresh > self.config.services_max as usize {
+        let fresh = names.iter().filter(|name| self.known_service(name).is_none()).count();
+        if self.names.len() + fresh > self.config.services_max as usize {
             return Err(GraphError::TooManyServices(self.config.services_max));
         }
         self.epoch += 1;
-        self.services.iter_mut().for_each(|service| service.declared = None);
-        self.flows.values_mut().for_each(|flow| flow.declared = None);
-        self.flows.retain(|_, flow| !flow.edges.is_empty() || flow.missed);
+        self.services.for_each_mut(|service| service.declared = None);
+        self.flows.for_each_mut(|flow| flow.declared = None);
+        self.forget_bare_flows();
         let counted = Declared { services: count(file.service.len()), edges: count(edges.len()) };
         for (name, service) in &file.service {
             let Some(id) = self.service_id(name) else { continue };
             let epoch = self.epoch;
-            let Some(found) = self.services.get_mut(id as usize) else { continue };
-            found.declared = Some(declared_service(service));
+            let Some(found) = self.services.get_mut(id) else { continue };
+            found.declared = Some(Box::new(declared_service(service)));
             found.changed = epoch;
         }
         for ((caller, callee), edge) in edges {
             let (Some(caller), Some(callee)) = (self.service_id(&caller), self.service_id(&callee)) else { continue };
-            let flow = self.flows.entry((caller, callee)).or_default();
-            (flow.declared, flow.changed) = (Some(edge), self.epoch);
+            let (flow, epoch) = (self.flow_id(caller, callee), self.epoch);
+            let Some(flow) = self.flow_mut(flow) else { continue };
+            (flow.declared, flow.changed) = (Some(Box::new(edge)), epoch);
         }
+        self.coupling = OnceLock::new();
+        (0_u32..).zip(self.marks.clone()).for_each(|(service, _)| self.mark(service));
         Ok(counted)
     }
 
@@ -130,6 +134,7 @@ impl Graph {
         };
         let (Some(first), Some(second)) = (self.service_id(first), self.service_id(second)) else { return };
         self.epoch += 1;
+        self.coupling = OnceLock::new();
         let epoch = self.epoch;
         match fact {
             OperationalFact::CoRestart { confirmed, .. } => {
@@ -141,15 +146,17 @@ impl Graph {
                 self.co_restarts.remove(&(first, second));
             }
             OperationalFact::MissedDependency { .. } => {
-                let flow = self.flows.entry((first, second)).or_default();
-                (flow.missed, flow.changed) = (true, epoch);
+                let flow = self.flow_id(first, second);
+                if let Some(flow) = self.flow_mut(flow) {
+                    (flow.missed, flow.changed) = (true, epoch);
+                }
                 for service in [first, second] {
-                    self.services.get_mut(service as usize).into_iter().for_each(|found| found.suspected = true);
+                    self.services.get_mut(service).into_iter().for_each(|found| found.suspected = true);
                 }
             }
         }
         for service in [first, second] {
-            self.services.get_mut(service as usize).into_iter().for_each(|found| found.changed = epoch);
+            self.services.get_mut(service).into_iter().for_each(|found| found.changed = epoch);
         }
     }
 
@@ -157,26 +164,44 @@ impl Graph {
     /// their caller, both mature, did without. Answers how many.
     pub fn expire(&mut self, now: Timestamp) -> u32 {
         let ttl = self.config.edge_ttl;
-        let old: Vec<u32> =
-            self.edges.iter().filter(|(_, edge)| self.outlived(edge, now, ttl)).map(|(id, _)| *id).collect();
-        for id in &old {
-            let Some(edge) = self.edges.remove(id) else { continue };
-            self.edge_index.remove(&(edge.caller, edge.callee));
-            self.flows.values_mut().for_each(|flow| {
-                flow.edges.remove(id);
-            });
+        let outlived = |edge: &super::table::Edge| self.outlived(edge, now, ttl);
+        let stale = self.flows.iter().zip(0_u32..).filter(|(flow, _)| flow.edges.iter().any(outlived));
+        let stale: Vec<u32> = stale.map(|(_, flow)| flow).collect();
+        let mut gone = 0;
+        for id in stale {
+            let Some(mut flow) = self.flow_mut(id).map(std::mem::take) else { continue };
+            let (old, kept): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut flow.edges).into_iter().partition(|edge| self.outlived(edge, now, ttl));
+            for edge in &old {
+                self.edge_index.remove(&(edge.caller, edge.callee));
+                self.edges.get_mut(edge.id as usize).into_iter().for_each(|place| place.flow = NONE);
+            }
+            for (edge, index) in kept.iter().zip(0_u32..) {
+                self.edges.get_mut(edge.id as usize).into_iter().for_each(|place| place.index = index);
+            }
+            gone += old.len();
+            flow.edges = kept;
+            self.flow_mut(id).into_iter().for_each(|place| *place = std::mem::take(&mut flow));
         }
-        self.flows.retain(|_, flow| !flow.edges.is_empty() || flow.declared.is_some() || flow.missed);
-        self.epoch += u64::from(!old.is_empty());
-        count(old.len())
+        self.edges_held -= gone;
+        self.forget_bare_flows();
+        self.epoch += u64::from(gone > 0);
+        count(gone)
+    }
+
+    /// Forgets what nothing but unjoined calls speaks of.
+    fn forget_bare_flows(&mut self) {
+        self.flows.for_each_mut(|flow| {
+            if flow.is_bare() {
+                *flow = Flow::default();
+            }
+        });
+        self.hot.iter_mut().for_each(|hot| *hot.judged.get_mut() = 0);
     }
 
     fn outlived(&self, edge: &super::table::Edge, now: Timestamp, ttl: Millis) -> bool {
         let Some(last) = edge.last_seen.filter(|last| now.since(*last) > ttl) else { return false };
-        let caller = self
-            .operations
-            .get(edge.caller as usize)
-            .and_then(|operation| self.services.get(operation.service as usize));
+        let caller = self.services.get(self.service_of(edge.caller));
         let Some(caller) = caller else { return false };
         let mut newest = caller.generations.iter().rev();
         let without = |generation: &Generation| generation.matured && generation.since > last;
@@ -186,11 +211,15 @@ impl Graph {
     /// Notes which generations have matured.
     pub(super) fn mature(&mut self) {
         let (alpha, limit) = (self.config.alpha, self.config.miss_max);
-        for service in &mut self.services {
-            let bound = service.inward.tally(0).bound(alpha, 2).max(service.outward.tally(0).bound(alpha, 2));
-            if let Some(newest) = service.generations.last_mut().filter(|_| bound <= limit) {
-                newest.matured = true;
+        for number in (0_u32..).take(self.services.len()) {
+            let Some(service) = self.services.get(number) else { return };
+            let waits = service.generations.last().is_some_and(|newest| !newest.matured);
+            let bound = || service.inward.tally(0).bound(alpha, 2).max(service.outward.tally(0).bound(alpha, 2));
+            if !waits || bound() > limit {
+                continue;
             }
+            let newest = self.services.get_mut(number).and_then(|service| service.generations.last_mut());
+            newest.into_iter().for_each(|newest| newest.matured = true);
         }
     }
 
@@ -201,11 +230,10 @@ impl Graph {
             return;
         }
         self.roots_halved = Some(now);
-        for root in self.roots.values_mut() {
-            // Rounded up: a rare root stays a root, and a rare visit a visit.
-            root.traces = root.traces.div_ceil(2);
-            root.visits.values_mut().for_each(|visits| *visits = visits.div_ceil(2));
-        }
+        // Rounded up: a rare root stays a root, and a rare visit a visit.
+        self.roots.for_each_mut(|root| root.traces = root.traces.div_ceil(2));
+        let halve = |visits: &mut (u32, u64)| visits.1 = visits.1.div_ceil(2);
+        self.services.for_each_mut(|service| service.visits.iter_mut().for_each(halve));
     }
 }
 

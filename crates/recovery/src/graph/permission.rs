@@ -1,4 +1,5 @@
-use super::snapshot::{ServiceView, Snapshot};
+use super::snapshot::Snapshot;
+use super::views::ServiceView;
 use base::{Ratio, Timestamp};
 use std::collections::BTreeSet;
 
@@ -98,21 +99,21 @@ impl Snapshot {
         let (mut trials, mut surprises) = (u64::MAX, 0);
         for name in &names {
             let reason = |kind| Reason { kind, service: Some((*name).to_owned()) };
-            let Some(view) = self.services.get(*name) else {
+            let Some(view) = self.service(name) else {
                 (miss_in, miss_out, trials) = (Ratio::ONE, Ratio::ONE, 0);
                 reasons.push(reason(ReasonKind::Unknown));
                 continue;
             };
-            let inward = view.inward.bound(self.config.alpha, union);
-            let outward = view.outward.bound(self.config.alpha, union);
+            let inward = view.inward.bound(self.0.config.alpha, union);
+            let outward = view.outward.bound(self.0.config.alpha, union);
             (miss_in, miss_out) = (miss_in.max(inward), miss_out.max(outward));
             trials = trials.min(view.trials());
             surprises += view.inward.surprises() + view.outward.surprises();
-            if inward.max(outward) > self.config.miss_max {
+            if inward.max(outward) > self.0.config.miss_max {
                 reasons.push(reason(ReasonKind::Immature));
             }
             // A second source stands for trials that are missing.
-            if view.trials() < self.config.trials_min && !view.declared {
+            if view.trials() < self.0.config.trials_min && !view.declared {
                 reasons.push(reason(ReasonKind::Blind));
             }
             if view.suspected {
@@ -120,7 +121,7 @@ impl Snapshot {
             }
         }
         let coverage = self.coverage(&names);
-        if coverage < self.config.coverage_full {
+        if coverage < self.0.config.coverage_full {
             reasons.push(Reason { kind: ReasonKind::Coverage, service: None });
         }
         if self.is_stale(now) {
@@ -128,7 +129,7 @@ impl Snapshot {
         }
         let refusing =
             |reason: &Reason| matches!(reason.kind, ReasonKind::Unknown | ReasonKind::Stale | ReasonKind::Blind);
-        let level = if names.is_empty() || coverage < self.config.coverage_cautious || reasons.iter().any(refusing) {
+        let level = if names.is_empty() || coverage < self.0.config.coverage_cautious || reasons.iter().any(refusing) {
             Level::Refused
         } else if reasons.is_empty() {
             Level::Full
@@ -143,7 +144,7 @@ impl Snapshot {
             coverage_ppm: coverage.ppm(),
             trials: if names.is_empty() { 0 } else { trials },
             surprises,
-            age_ms: self.newest.map(|newest| now.since(newest).0),
+            age_ms: self.0.newest.map(|newest| now.since(newest).0),
             reasons,
         }
     }
@@ -151,17 +152,18 @@ impl Snapshot {
     /// Whether the graph may not be used at `now`: no spans, too old ones, or too short a time of joining.
     #[must_use]
     pub fn is_stale(&self, now: Timestamp) -> bool {
-        let (Some(newest), Some(since)) = (self.newest, self.joined_since) else { return true };
-        now.since(newest) > self.config.snapshot_age_max || newest.since(since) < self.config.fresh_after
+        let (Some(newest), Some(since)) = (self.0.newest, self.0.joined_since) else { return true };
+        now.since(newest) > self.0.config.snapshot_age_max || newest.since(since) < self.0.config.fresh_after
     }
 
     /// Share of spans that could be joined, over the set and its hard callers (of too many,
     /// the nearest), rounded down.
     fn coverage(&self, set: &[&str]) -> Ratio {
-        let callers = self.callers_up_to(set, self.config.closure_max as usize + 1);
-        let judged: BTreeSet<&str> = set.iter().copied().chain(callers).collect();
-        let views = judged.iter().filter_map(|name| self.services.get(*name));
-        let (seen, lost) = views.fold((0, 0), |(seen, lost), view| (seen + view.coverage.0, lost + view.coverage.1));
+        let callers = self.callers_up_to(set, self.0.config.closure_max as usize + 1);
+        let own = set.iter().filter_map(|name| self.0.order.find(name));
+        let judged: BTreeSet<u32> = own.chain(callers).collect();
+        let counts = judged.iter().map(|rank| self.0.coverage(*rank));
+        let (seen, lost) = counts.fold((0, 0), |(seen, lost), own| (seen + own.0, lost + own.1));
         Ratio::down(seen - lost.min(seen), seen).unwrap_or(Ratio::ZERO)
     }
 }

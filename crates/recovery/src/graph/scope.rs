@@ -1,5 +1,6 @@
 use super::seconds::{Second, Seconds};
-use super::snapshot::{ServiceView, Snapshot};
+use super::snapshot::Snapshot;
+use super::views::ServiceView;
 use base::{Millis, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,16 +38,17 @@ impl Snapshot {
     pub fn fault_scope(&self, since: Timestamp, unavailable: &BTreeSet<String>) -> FaultScope {
         let mut impaired = unavailable.clone();
         let mut onset: Option<Timestamp> = None;
-        for (name, view) in &self.services {
+        for rank in self.0.ranks().filter(|rank| self.0.has_objective(*rank)) {
+            let (name, Some(view)) = (self.0.order.name(rank), self.0.service(rank)) else { continue };
             let run = self.run_of(&view.seconds, |second| view.misses(second));
-            if let Some(run) = run.filter(|run| run.length >= self.config.impaired_for) {
-                impaired.insert(name.clone());
+            if let Some(run) = run.filter(|run| run.length >= self.0.config.impaired_for) {
+                impaired.insert(name.to_owned());
                 onset = Some(onset.map_or(run.began, |known| known.min(run.began)));
             }
         }
         let suspects = self.suspects(&impaired, onset.map_or(since, |onset| onset.min(since)));
         let names: Vec<&str> = impaired.iter().map(String::as_str).collect();
-        let views = || impaired.iter().filter_map(|name| Some((name, self.services.get(name)?)));
+        let views = || impaired.iter().filter_map(|name| Some((name, self.service(name)?)));
         FaultScope {
             root_share_ppm: self.blast(&names).root_share_ppm,
             instances: views().map(|(name, view)| (name.clone(), view.instances.clone())).collect(),
@@ -65,9 +67,9 @@ impl Snapshot {
     /// Whether a service has been impaired for long enough by its own objective.
     #[must_use]
     pub fn is_impaired(&self, service: &str) -> bool {
-        let Some(view) = self.services.get(service) else { return false };
+        let Some(view) = self.service(service) else { return false };
         let run = self.run_of(&view.seconds, |second| view.misses(second));
-        run.is_some_and(|run| run.length >= self.config.impaired_for)
+        run.is_some_and(|run| run.length >= self.0.config.impaired_for)
     }
 
     /// Whether a service is anomalous against its own baseline before `since`: errors up by a point, or a
@@ -75,8 +77,8 @@ impl Snapshot {
     /// baseline there is nothing to be anomalous against, and failures count as they are.
     #[must_use]
     pub fn is_anomalous(&self, service: &str, since: Timestamp) -> bool {
-        let Some(view) = self.services.get(service) else { return false };
-        let from = since.minus(self.config.baseline);
+        let Some(view) = self.service(service) else { return false };
+        let from = since.minus(self.0.config.baseline);
         let usual = view.seconds.sum(from, since);
         let usual_p99 = view.seconds.usual_p99_us(from, since).unwrap_or(u32::MAX);
         let odd = |second: &Second| {
@@ -86,7 +88,7 @@ impl Snapshot {
                 100 * u64::from(second.errors) * total >= u64::from(second.total) * (100 * usual.errors + total);
             more_errors || u64::from(second.p99_us) >= 2 * u64::from(usual_p99)
         };
-        self.run_of(&view.seconds, odd).is_some_and(|run| run.length >= self.config.impaired_for)
+        self.run_of(&view.seconds, odd).is_some_and(|run| run.length >= self.0.config.impaired_for)
     }
 
     /// Whether a retry storm keeps itself alive at `service`: for long enough, at least two retries an
@@ -94,15 +96,15 @@ impl Snapshot {
     /// of theirs or more.
     #[must_use]
     pub fn metastable(&self, service: &str) -> bool {
-        let Some(view) = self.services.get(service) else { return false };
-        let inward = Seconds(merged(self.edges.iter().filter(|edge| edge.callee == service).map(|edge| &edge.seconds)));
+        let Some(view) = self.service(service) else { return false };
+        let inward = Seconds(merged(self.edges_into(service).map(|edge| &edge.seconds)));
         let stormy = |second: &Second| second.marked > 0 && second.total >= second.marked.saturating_mul(3);
         let Some(run) = self.run_of(&inward, stormy) else { return false };
-        if run.length < self.config.metastable_for {
+        if run.length < self.0.config.metastable_for {
             return false;
         }
-        let (from, now) = (run.began.minus(self.config.baseline), run.began.plus(run.length));
-        let roots = Seconds(merged(self.services.values().map(|view| &view.roots)));
+        let (from, now) = (run.began.minus(self.0.config.baseline), run.began.plus(run.length));
+        let roots = Seconds(merged(self.services().filter_map(|name| Some(&self.service(name)?.roots))));
         let Some(usual_roots) = roots.rate_mrps(from, run.began) else { return false };
         let good = |from, to| {
             let sum = view.seconds.sum(from, to);
@@ -122,7 +124,7 @@ impl Snapshot {
         let mut reached: BTreeSet<&str> = BTreeSet::new();
         let mut open: Vec<&str> = impaired.iter().map(String::as_str).collect();
         while let Some(name) = open.pop() {
-            for edge in self.edges.iter().filter(|edge| edge.caller == name && edge.is_hard()) {
+            for edge in self.edges_from(name).filter(|edge| edge.is_hard()) {
                 let callee = edge.callee.as_str();
                 if !impaired.contains(callee) && !reached.contains(callee) && self.is_anomalous(callee, since) {
                     reached.insert(callee);
@@ -136,7 +138,7 @@ impl Snapshot {
     /// The run of seconds with traffic, all bad, that reaches up to the newest settled second. Silence of
     /// more than the time an impairment takes ends what can be judged.
     fn run_of(&self, seconds: &Seconds, bad: impl Fn(&Second) -> bool) -> Option<Run> {
-        let settled = self.taken_at.minus(self.config.settle);
+        let settled = self.0.taken_at.minus(self.0.config.settle);
         let newest = Timestamp(settled.0.div_euclid(1_000) * 1_000);
         let mut first = None;
         let mut last = None;
@@ -148,7 +150,7 @@ impl Snapshot {
             last = last.or(Some(second.at));
         }
         let (began, ended) = (Timestamp(first? * 1_000), Timestamp(last? * 1_000 + 1_000));
-        (newest.since(ended) <= self.config.impaired_for).then(|| Run { began, length: ended.since(began) })
+        (newest.since(ended) <= self.0.config.impaired_for).then(|| Run { began, length: ended.since(began) })
     }
 }
 

@@ -418,7 +418,7 @@ fn snapshots_and_slices_survive_their_bytes() {
         assert_eq!(back, one);
         assert_eq!((back.digest(), back.content_digest()), (one.digest(), one.content_digest()));
     }
-    assert!(Snapshot::from_value(snapshot.epoch.to_value()).is_err());
+    assert!(Snapshot::from_value(snapshot.epoch().to_value()).is_err());
 }
 
 #[test]
@@ -466,11 +466,11 @@ fn spans_that_wait_are_bounded_by_dropping_the_older_half() {
     for trace in 1..=100 {
         for span in Request::good(trace, 1_000).spans() {
             graph.observe(&Span { parent: Some(999), ..span }, now);
-            let held = (graph.join.nodes.current.len(), graph.join.nodes.older.len());
+            let held = (graph.join.current.len(), graph.join.older.len());
             assert!(held.0 <= 10 && held.1 <= 10, "{held:?}");
         }
     }
-    assert!(graph.counts().lost_parents > 0 && graph.join.waiting.len() <= 20, "{:?}", graph.counts());
+    assert!(graph.counts().lost_parents > 0 && graph.join.awaited() <= 20, "{:?}", graph.counts());
 }
 
 #[test]
@@ -483,9 +483,9 @@ fn instances_and_generations_of_a_service_are_bounded() {
         graph
             .observe(&Span { id: number, instance, generation, authenticated: true, ..span.clone() }, Timestamp(2_000));
     }
-    let known = |graph: &Graph| graph.services[0].instances.len();
+    let known = |graph: &Graph| graph.services.get(0).unwrap().instances.len();
     assert_eq!(known(&graph), observe::INSTANCES_MAX);
-    assert_eq!(graph.services[0].generations.len(), observe::GENERATIONS_MAX);
+    assert_eq!(graph.services.get(0).unwrap().generations.len(), observe::GENERATIONS_MAX);
     let later = Timestamp(2_000).plus(short().coverage_window).plus(Millis(1));
     graph.observe(&Span { id: 9_999, instance: Some("new".into()), ..span }, later);
     assert_eq!(known(&graph), 1, "what has not been seen for long makes room");
@@ -510,7 +510,70 @@ fn the_longest_duration_has_a_place_in_the_percentiles() {
     for duration in [0, 15, 16, u64::from(u32::MAX), 1 << 63, u64::MAX] {
         let mut history = table::History::default();
         history.count(5_000_000, false, false, Some(duration), Millis(60_000));
-        let p99 = history.seconds().0[0].p99_us;
+        let p99 = history.seconds(Millis(60_000)).0[0].p99_us;
         assert!(u64::from(p99) >= duration.min(u64::from(u32::MAX)), "{duration}: {p99}");
     }
+}
+
+#[test]
+fn a_flood_of_unique_names_stays_within_its_limits() {
+    let config = Config { services_max: 50, ops_per_service_max: 20, edges_max: 300, ..short() };
+    let mut graph = Graph::new(&config);
+    graph.join.spans_max = 1_000;
+    let now = Timestamp(5_000);
+    for number in 1..=20_000_u64 {
+        let span = Span {
+            trace: number.into(),
+            id: 1,
+            parent: (number % 3 == 0).then_some(9),
+            service: format!("service-{}", number % 977),
+            name: format!("operation {}", char::from_u32(0x4e00 + u32::try_from(number % 20_000).unwrap()).unwrap()),
+            instance: Some(format!("i{number}")),
+            generation: Some(format!("g{}", number % 7_001)),
+            kind: [Kind::Server, Kind::Client][usize::from(number % 2 == 0)],
+            peer: (number % 2 == 0).then(|| Peer { kind: PeerKind::Service, name: format!("peer-{number}") }),
+            start_us: 1_000_000,
+            duration_us: number,
+            authenticated: true,
+            ..Span::default()
+        };
+        graph.observe(&span, now);
+    }
+    assert_eq!((graph.names.len(), graph.services.len(), graph.marks.len()), (50, 50, 50));
+    // Of all services together, and then one more of each: `*`.
+    assert!(graph.operations.len() <= 300 + 50, "{}", graph.operations.len());
+    assert!(graph.edges.len() <= 300 + 50 * 350 && graph.flows.len() <= 50 * 50, "{}", graph.edges.len());
+    assert!(graph.join.current.len() <= 1_000 && graph.join.older.len() <= 1_000);
+    assert!(graph.services.iter().all(|service| service.instances.len() <= observe::INSTANCES_MAX));
+    assert!(graph.services.iter().all(|service| service.generations.len() <= observe::GENERATIONS_MAX));
+    assert!(graph.services.iter().all(|service| service.operations.len() <= 21));
+    assert!(graph.counts().dropped > 10_000, "{:?}", graph.counts());
+}
+
+#[test]
+fn names_of_spans_that_wait_are_bounded() {
+    let mut join = Join::new(1);
+    let length = 4_096;
+    let most = join::WAITING_NAMES_BYTES_MAX / length;
+    let name = |number: usize| format!("{number:0length$}");
+    let numbers: BTreeSet<u32> = (0..most + 10).map(|number| join.spell(&name(number))).collect();
+    // Those beyond the limit are one.
+    assert_eq!(numbers.len(), most + 1);
+    assert_eq!(join.spell(&name(most + 10)), join.spell("*"));
+    assert_eq!(join.spell(&name(0)), 0);
+}
+
+#[test]
+fn a_snapshot_stays_as_it_was_while_the_graph_goes_on() {
+    let (mut graph, now) = story(12, 0, 0, true);
+    let (before, twin) = (graph.snapshot(now), graph.snapshot(now));
+    let early = twin.to_value();
+    let more: Vec<Span> = (0..300).flat_map(|n| Request::good(n + 70_000, 1_012_000 + n * 20).spans()).collect();
+    feed(&mut graph, &more);
+    graph.record(&OperationalFact::MissedDependency { caller: "gateway".into(), callee: "ledger".into() });
+    // What is asked for late is what it was: rates, seconds and edges.
+    assert_eq!(before.to_value(), early);
+    assert!(before.edge("gateway", "ledger").is_none());
+    assert_eq!(before.edges_from("checkout").count() + before.edges_into("checkout").count(), 4);
+    assert_eq!(before.edge_count(), before.edges().len());
 }

@@ -90,8 +90,9 @@ impl Explanation {
             Closure::Members(names) => Some(names.clone()),
             Closure::MoreThan(_) => None,
         };
-        let touching = |name: &String| group.members.contains(name);
-        let edges = snapshot.edges().iter().filter(|edge| touching(&edge.caller) || touching(&edge.callee));
+        let from = group.members.iter().flat_map(|name| snapshot.edges_from(name));
+        let into = group.members.iter().flat_map(|name| snapshot.edges_into(name));
+        let edges = from.chain(into.filter(|edge| !group.members.contains(&edge.caller)));
         let declared: Vec<_> = edges.filter(|edge| edge.declared).collect();
         let seen = declared.iter().filter(|edge| edge.calls > 0).count();
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);

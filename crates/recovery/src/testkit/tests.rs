@@ -96,24 +96,37 @@ fn what_happens_on_the_way_happens_as_often_as_asked() {
 
 #[test]
 fn fallback_edges_are_taken_under_fault_only() {
-    let network = Network::new(PAPER, 5);
-    let fallback = |edge: &&Edge| edge.fallback && network.entries.contains(&edge.caller);
-    let saved = network.edges.iter().filter(fallback).find_map(|edge| {
-        let same =
-            |other: &&Edge| !other.fallback && other.caller_operation == edge.caller_operation && !other.is_async;
-        network.callees(edge.caller).iter().find(same).map(|primary| (*edge, primary.callee))
-    });
-    let (edge, failing) = saved.unwrap();
-    let used = |fault| {
-        let traffic = Traffic { fault, exhaustive: true, ..Traffic::default() };
-        let callee = Network::name(edge.callee);
-        let caller = Network::name(edge.caller);
-        let takes = |span: &crate::span::Span| {
-            span.service == caller && span.peer.as_ref().is_some_and(|peer| peer.name == callee)
-        };
-        Traces::new(&network, &traffic).take(30_000).flatten().any(|span| takes(&span))
+    let edge = |callee, fallback| Edge {
+        caller: 0,
+        callee,
+        caller_operation: 0,
+        callee_operation: 0,
+        probability_ppm: 1_000_000,
+        fallback,
+        is_async: false,
     };
-    assert!(used(Some(failing)) && !used(None));
+    let network = Network {
+        shape: Shape { name: "three", services: 3, edges: 2 },
+        seed: 1,
+        edges: vec![edge(1, false), edge(2, true)],
+        operations: vec![1, 1, 1],
+        entries: vec![0],
+        coupled: Vec::new(),
+        starts: vec![0, 2, 2, 2],
+    };
+    let seen = |fault| {
+        let traffic = Traffic { fault, ..Traffic::default() };
+        let all = Traces::new(&network, &traffic).take(20).flatten();
+        let failed = |span: &crate::span::Span| (span.service.clone(), span.is_error());
+        all.map(|span| failed(&span)).collect::<BTreeSet<_>>()
+    };
+    let name = |service| Network::name(service);
+    assert_eq!(seen(None), BTreeSet::from([(name(0), false), (name(1), false)]));
+    // The caller is saved by its fallback; its client span to what fails has failed.
+    let under = seen(Some(1));
+    assert_eq!(under, BTreeSet::from([(name(0), false), (name(0), true), (name(1), true), (name(2), false)]));
+    // Without anything left to fall back on, it fails.
+    assert!(!seen(Some(0)).contains(&(name(2), false)));
 }
 
 #[test]

@@ -205,20 +205,17 @@ fn authority_graph_and_facts() {
     let other = Plan { topology: Digest::of(b"other"), ..plan(STORY) };
     assert_eq!(codes(&other, &world()), [Code::K503]);
     let mut old = world();
-    old.slice.newest = Some(NOW.minus(Millis(600_001)));
+    old.slice.edit(|picture| picture.newest = Some(NOW.minus(Millis(600_001))));
     assert!(codes(&plan(STORY), &old).contains(&Code::K503));
     let mut young = world();
-    for view in young.slice.services.values_mut() {
-        view.inward = super::super::fixture::tally(100);
-    }
+    let few = super::super::fixture::tally(100);
+    young.slice.edit(|picture| picture.services.values_mut().for_each(|view| view.inward = few.clone()));
     let pinned = |steps: &str| Plan { topology: young.slice.digest(), ..plan(steps) };
     assert_eq!(codes(&pinned(STORY), &young), [Code::K504]);
     let careful = pinned("drain payments@0 new 60s ; restart payments@0 ; restore");
     assert!(check(&careful, &young).is_ok(), "{}", explained(&careful, &young));
     let mut blind = world();
-    for view in blind.slice.services.values_mut() {
-        view.coverage = (100, 50);
-    }
+    blind.slice.edit(|picture| picture.services.values_mut().for_each(|view| view.coverage = (100, 50)));
     let pinned = Plan { topology: blind.slice.digest(), ..plan(STORY) };
     assert_eq!(codes(&pinned, &blind), [Code::K505]);
     story(Code::K506, |world| world.settings.at = NOW.minus(Millis(1_001)));

@@ -117,9 +117,8 @@ fn worsen(world: &World, how: &Worse) -> World {
             out.services.values_mut().for_each(|facts| facts.load_mrps = facts.load_mrps.map(|now| now * 2))
         }
         Worse::ImmatureGraph => {
-            for view in out.slice.services.values_mut() {
-                view.outward = super::super::fixture::tally(100);
-            }
+            let few = super::super::fixture::tally(100);
+            out.slice.edit(|picture| picture.services.values_mut().for_each(|view| view.outward = few.clone()));
         }
         Worse::ShorterBudget => out.intent.budget_left = Millis(out.intent.budget_left.0 / 8),
         Worse::SmallerBudgets => {

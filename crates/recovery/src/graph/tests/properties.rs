@@ -88,9 +88,114 @@ proptest! {
     }
 
     #[test]
+    fn the_digest_depends_on_no_order_no_batch_and_no_repetition(spans in spans(), by in 1_usize..40, again in 0_usize..9) {
+        let digest = |order: &[&Span]| {
+            let mut graph = Graph::seeded(&Config::default(), order.len() as u64);
+            order.iter().for_each(|span| {
+                graph.observe(span, Timestamp(1_100));
+            });
+            graph.rotate(Timestamp(1_100));
+            graph.rotate(Timestamp(1_100));
+            graph.snapshot(Timestamp(1_100)).digest()
+        };
+        let in_order: Vec<&Span> = spans.iter().collect();
+        // Batches of another size come in another order, and some of their spans twice.
+        let mut batches: Vec<&[Span]> = spans.chunks(by).collect();
+        batches.reverse();
+        let mut other: Vec<&Span> = batches.into_iter().flat_map(|batch| batch.iter().rev()).collect();
+        other.extend(spans.iter().take(again));
+        prop_assert_eq!(digest(&in_order), digest(&other));
+    }
+
+    #[test]
+    fn the_start_order_is_topological_and_its_waves_are_longest_paths(
+        calls in prop::collection::btree_set((0_u8..12, 0_u8..12), 0..40),
+    ) {
+        let mut graph = Graph::new(&Config::default());
+        for ((caller, callee), trace) in calls.iter().filter(|(a, b)| a != b).zip(1_u128..) {
+            let span = |id, parent, service: &u8| Span {
+                trace, id, parent, service: format!("s{service:02}"), name: "op".into(), kind: Kind::Server,
+                start_us: 1_000_000, duration_us: 10, ..Span::default()
+            };
+            graph.observe(&span(1, None, caller), Timestamp(1_100));
+            graph.observe(&span(2, Some(1), callee), Timestamp(1_100));
+        }
+        let snapshot = graph.snapshot(Timestamp(1_100));
+        let order = snapshot.start_order();
+        let found: BTreeMap<&str, (u32, u32)> =
+            order.services().map(|(wave, block, name)| (name, (wave, block))).collect();
+        // The oracle: petgraph's components, and the longest path below each by trying again until nothing changes.
+        let mut oracle = petgraph::graph::DiGraph::<&str, ()>::new();
+        let index: BTreeMap<&str, _> = snapshot.services().map(|name| (name, oracle.add_node(name))).collect();
+        for edge in snapshot.edges() {
+            oracle.add_edge(index[edge.caller.as_str()], index[edge.callee.as_str()], ());
+        }
+        let mut block: BTreeMap<&str, &str> = BTreeMap::new();
+        for members in petgraph::algo::tarjan_scc(&oracle) {
+            let members: Vec<&str> = members.into_iter().map(|member| oracle[member]).collect();
+            let first = members.iter().min().unwrap();
+            block.extend(members.iter().map(|member| (*member, *first)));
+        }
+        let mut wave: BTreeMap<&str, u32> = block.values().map(|block| (*block, 0)).collect();
+        for _ in 0..block.len() {
+            for edge in snapshot.edges() {
+                let (above, below) = (block[edge.caller.as_str()], block[edge.callee.as_str()]);
+                if above != below {
+                    wave.insert(above, wave[above].max(wave[below] + 1));
+                }
+            }
+        }
+        prop_assert_eq!(found.len(), block.len());
+        let largest = block.values().map(|first| block.values().filter(|other| *other == first).count()).max();
+        prop_assert_eq!(snapshot.start_order().largest_block(), largest.unwrap_or(0));
+        for (name, (found_wave, found_block)) in &found {
+            prop_assert_eq!(*found_wave, wave[block[name]], "{}", name);
+            let same: Vec<&&str> = found.iter().filter(|(_, at)| at.1 == *found_block).map(|(name, _)| name).collect();
+            prop_assert!(same.iter().all(|other| block[**other] == block[name]));
+        }
+    }
+
+    #[test]
+    fn facts_never_shrink_a_group_unless_they_disprove_it(facts in prop::collection::vec((0_u8..8, 0_u8..8, 0_u8..3), 1..30)) {
+        let mut graph = Graph::new(&Config::default());
+        let name = |number: u8| format!("s{number}");
+        for number in 0..8 {
+            graph.observe(&span(u128::from(number) + 1, 0, (0, number, 1, false)), Timestamp(1_100));
+        }
+        let groups = |graph: &Graph| -> Vec<std::collections::BTreeSet<String>> {
+            let snapshot = graph.snapshot(Timestamp(1_100));
+            (0..6).map(|number| snapshot.coupled_closure(&[&name(number)])).collect()
+        };
+        for (service, with, kind) in facts {
+            let before = groups(&graph);
+            let (service, with) = (name(service), name(with));
+            graph.record(&match kind {
+                0 => OperationalFact::CoRestart { service, with, confirmed: false },
+                1 => OperationalFact::CoRestart { service, with, confirmed: true },
+                _ => OperationalFact::MissedDependency { caller: service, callee: with },
+            });
+            let after = groups(&graph);
+            prop_assert!(before.iter().zip(&after).all(|(before, after)| before.is_subset(after)));
+        }
+        graph.record(&OperationalFact::Dismissed { service: name(0), with: name(1) });
+    }
+
+    #[test]
+    fn more_spans_never_shrink_the_callers(spans in spans(), cut in 0_usize..60) {
+        // Without errors and queues nothing disproves a dependency.
+        let plain = |span: &Span| Span { status: Status::Unset, kind: Kind::Server, ..span.clone() };
+        let spans: Vec<Span> = spans.iter().map(plain).collect();
+        let (fewer, all) = (joined(&spans[..cut.min(spans.len())]), joined(&spans));
+        for service in fewer.services() {
+            let callers = |snapshot: &Snapshot| snapshot.hard_callers(&[service], 256).names().to_vec();
+            prop_assert!(callers(&fewer).iter().all(|name| callers(&all).contains(name)));
+        }
+    }
+
+    #[test]
     fn a_slice_answers_what_the_snapshot_answers(spans in spans(), seed in 0_u8..6, cap in 0_u32..4) {
         let mut snapshot = joined(&spans);
-        snapshot.config.closure_max = cap;
+        snapshot.edit(|picture| picture.config.closure_max = cap);
         let name = format!("s{seed}");
         if !snapshot.contains(&name) {
             return Ok(());
@@ -103,4 +208,45 @@ proptest! {
         prop_assert_eq!(slice.why(&name), snapshot.why(&name));
         prop_assert_eq!(slice.slice(&[&name]).digest(), slice.digest());
     }
+}
+
+/// What drawn traffic says, counted over whole traces: calls between services, and spans whose parent was lost.
+#[test]
+fn drawn_traffic_joins_as_it_does_offline() {
+    use crate::testkit::{META, Network, Traces, Traffic};
+    let network = Network::new(META, 4);
+    let traffic =
+        Traffic { lost_ppm: 1_000, repeated_ppm: 10_000, skew_us: 2_000, exhaustive: true, ..Traffic::default() };
+    let mut graph = Graph::new(&Config::default());
+    let (mut expected, mut lost) = (BTreeMap::new(), 0);
+    let mut now = traffic.from;
+    for (trace, number) in Traces::new(&network, &traffic).take(1_500).zip(0_u32..) {
+        now = now.plus(Millis(20));
+        if number % 100 == 99 {
+            graph.rotate(now);
+        }
+        trace.iter().for_each(|span| {
+            graph.observe(span, now);
+        });
+        let unique: BTreeMap<(u128, u64), &Span> = trace.iter().map(|span| ((span.trace, span.id), span)).collect();
+        for span in unique.values() {
+            let parent = span.parent.map(|parent| unique.get(&(span.trace, parent)));
+            lost += u64::from(parent == Some(None));
+            if let Some(parent) = parent.flatten().filter(|parent| parent.service != span.service) {
+                *expected.entry((parent.service.clone(), span.service.clone())).or_insert(0) += 1;
+            }
+            // An unanswered call is one at its peer.
+            let answered = unique.values().any(|child| child.parent == Some(span.id) && child.service != span.service);
+            if let Some(peer) = span.peer.as_ref().filter(|_| !answered) {
+                *expected.entry((span.service.clone(), peer.name.clone())).or_insert(0) += 1;
+            }
+        }
+    }
+    graph.rotate(now);
+    graph.rotate(now);
+    let snapshot = graph.snapshot(now);
+    let seen = snapshot.edges().iter().filter(|edge| edge.calls > 0);
+    let seen: BTreeMap<(String, String), u64> =
+        seen.map(|edge| ((edge.caller.clone(), edge.callee.clone()), edge.calls)).collect();
+    assert_eq!((seen, graph.counts().lost_parents), (expected, lost));
 }
