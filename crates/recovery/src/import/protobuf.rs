@@ -1,6 +1,7 @@
 use super::attributes::{Attributes, kind_number, status_number};
 use super::{BATCH_BYTES_MAX, BATCH_SPANS_MAX, ImportError, Options, Report};
 use crate::span::{LINKS_MAX, Link, Span, bounded_name, kept_name};
+use std::borrow::Cow;
 
 /// Reads an export request, skipping every field that nobody here reads.
 pub(super) fn read(bytes: &[u8], options: &Options<'_>) -> Result<(Vec<Span>, Report), ImportError> {
@@ -65,7 +66,7 @@ fn read_span(
             (1, Wire::Message(id)) => span.trace = id.id(),
             (2, Wire::Message(id)) => span.id = id.span_id(),
             (4, Wire::Message(id)) => span.parent = Some(id.span_id()).filter(|id| *id != 0),
-            (5, Wire::Message(name)) => span.name = kept_name(name.text()?),
+            (5, Wire::Message(name)) => span.name = kept_name(name.str()?.to_owned()),
             (6, Wire::Number(kind)) => span.kind = kind_number(kind),
             (7, Wire::Fixed(nanos)) => start = nanos,
             (8, Wire::Fixed(nanos)) => end = nanos,
@@ -108,16 +109,16 @@ fn read_link(message: Message<'_>) -> Result<Link, ImportError> {
 }
 
 fn read_attribute(message: Message<'_>, attributes: &mut Attributes) -> Result<(), ImportError> {
-    let (mut key, mut value) = (String::new(), String::new());
+    let (mut key, mut value) = ("", Cow::Borrowed(""));
     for field in message.fields() {
         match field? {
-            (1, Wire::Message(text)) => key = text.text()?,
+            (1, Wire::Message(text)) => key = text.str()?,
             (2, Wire::Message(any)) => {
                 for field in any.fields() {
                     match field? {
-                        (1, Wire::Message(text)) => value = text.text()?,
-                        (2, Wire::Number(flag)) => value = if flag == 0 { "false" } else { "true" }.to_owned(),
-                        (3, Wire::Number(number)) => value = number.cast_signed().to_string(),
+                        (1, Wire::Message(text)) => value = Cow::Borrowed(text.str()?),
+                        (2, Wire::Number(flag)) => value = Cow::Borrowed(if flag == 0 { "false" } else { "true" }),
+                        (3, Wire::Number(number)) => value = Cow::Owned(number.cast_signed().to_string()),
                         _ => {}
                     }
                 }
@@ -125,7 +126,7 @@ fn read_attribute(message: Message<'_>, attributes: &mut Attributes) -> Result<(
             _ => {}
         }
     }
-    attributes.take(&key, &value);
+    attributes.take(key, &value);
     Ok(())
 }
 
@@ -153,9 +154,9 @@ impl<'a> Message<'a> {
         Fields { rest: self }
     }
 
-    fn text(self) -> Result<String, ImportError> {
+    fn str(self) -> Result<&'a str, ImportError> {
         let why = |_| ImportError::MalformedBytes { offset: self.offset, why: "text is not UTF-8" };
-        std::str::from_utf8(self.bytes).map(str::to_owned).map_err(why)
+        std::str::from_utf8(self.bytes).map_err(why)
     }
 
     /// A trace id of sixteen bytes; any other length is no id.
@@ -183,6 +184,11 @@ impl<'a> Fields<'a> {
     }
 
     fn varint(&mut self) -> Result<u64, ImportError> {
+        // Nearly all tags and lengths are one byte.
+        if let Some((byte, rest)) = self.rest.bytes.split_first().filter(|(byte, _)| **byte < 0x80) {
+            self.rest = Message { bytes: rest, offset: self.rest.offset + 1 };
+            return Ok(u64::from(*byte));
+        }
         let mut value = 0_u64;
         for index in 0..10_u32 {
             let byte = self.take(1)?.bytes.first().copied().unwrap_or(0);
