@@ -7,13 +7,16 @@ pub mod call;
 pub mod check;
 pub mod graph;
 pub mod groups;
+pub mod holdout;
 pub mod import;
 pub mod isa;
 pub mod journal;
 pub mod kernel;
+pub mod listing;
 pub mod miss;
 pub mod model;
 pub mod plan;
+pub mod replay;
 pub mod span;
 pub mod stats;
 #[cfg(any(test, feature = "testkit"))]

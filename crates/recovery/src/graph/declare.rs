@@ -60,27 +60,11 @@ pub enum OperationalFact {
 /// # Errors
 /// As [`Graph::declare`].
 pub fn replay(config: &Config, topology: Option<&Topology>, spans: &[Span]) -> Result<(Graph, Timestamp), GraphError> {
-    let mut graph = Graph::new(config);
-    if let Some(topology) = topology {
-        graph.declare(topology)?;
-    }
+    let mut replay = crate::replay::Replay::new(config, topology)?;
     let mut order: Vec<&Span> = spans.iter().collect();
     order.sort_by_key(|span| (span.end_us(), span.trace, span.id));
-    let mut now = Timestamp(0);
-    let mut rotated: Option<Timestamp> = None;
-    for span in order {
-        now = Timestamp(i64::try_from(span.end_us() / 1_000).unwrap_or(i64::MAX));
-        let last = *rotated.get_or_insert(now);
-        if now.since(last) >= config.join {
-            graph.rotate(now);
-            rotated = Some(now);
-        }
-        graph.observe(span, now);
-    }
-    // Nothing more will come: whatever waits has waited long enough.
-    graph.rotate(now);
-    graph.rotate(now);
-    Ok((graph, now))
+    order.into_iter().for_each(|span| replay.take(span));
+    Ok(replay.finish())
 }
 
 impl Graph {

@@ -2,7 +2,7 @@ use super::table::NONE;
 use crate::miss::Trial;
 use crate::span::{Kind, PeerKind};
 use hashbrown::HashTable;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, DefaultHasher, Hasher as _};
 
 /// LIMIT: spans of one generation of the join.
@@ -321,6 +321,22 @@ impl Join {
         let Some((true, place)) = self.at(node) else { return };
         let before = self.current.waiting.insert(parent, place).unwrap_or(NONE);
         self.current.node_mut(place).into_iter().for_each(|node| node.next = before);
+    }
+
+    /// What waits in the older generation for a parent that is here and waits itself.
+    pub(super) fn hanging(&self) -> BTreeSet<u32> {
+        let mut hanging = BTreeSet::new();
+        // In any order: a set is what comes out.
+        for (parent, last) in &self.older.waiting {
+            let mut place = *last;
+            while self.find(self.hash(*parent), *parent).is_some()
+                && let Some(node) = self.older.node(place)
+            {
+                hanging.insert(place);
+                place = node.next;
+            }
+        }
+        hanging
     }
 
     pub(super) fn is_awaited(&self, key: Key) -> bool {

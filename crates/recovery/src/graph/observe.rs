@@ -73,21 +73,26 @@ impl Graph {
     /// answer is unanswered. The shell calls it once per join window, and when it is told that time is up.
     pub fn rotate(&mut self, now: Timestamp) {
         // By key and not by arrival, so that the order of arrival changes nothing.
-        let mut open: Vec<(Key, Ref)> = Vec::new();
+        let hanging = self.join.hanging();
+        let mut open: Vec<(Key, Ref, bool)> = Vec::new();
         for (place, node) in self.join.older.nodes() {
             if !node.is_resolved() || (node.leaves() && !node.is(Flags::ANSWERED)) {
-                open.push((node.key(), self.join.older_ref(place)));
+                open.push((node.key(), self.join.older_ref(place), hanging.contains(&place)));
             }
         }
-        open.sort_unstable_by_key(|(key, _)| *key);
-        for (_, at) in &open {
-            if self.join.node(*at).is_some_and(|node| !node.is_resolved()) {
-                self.counts.lost_parents += 1;
-                self.resolve(*at, At::Lost, None, now);
+        open.sort_unstable_by_key(|(key, ..)| *key);
+        // What hangs under a span that waits itself is resolved with it, whichever has the smaller id; a second look
+        // finds the rest: circles, and parents that stay.
+        for first in [true, false] {
+            for (_, at, hangs) in &open {
+                if self.join.node(*at).is_some_and(|node| !node.is_resolved()) && !(first && *hangs) {
+                    self.counts.lost_parents += 1;
+                    self.resolve(*at, At::Lost, None, now);
+                }
             }
         }
         // A span that had lost its parent may be the answer of another.
-        for (_, at) in &open {
+        for (_, at, _) in &open {
             self.unanswered(*at, now);
         }
         self.join.rotate();
