@@ -3,21 +3,35 @@
 //! Importers are pure, hand each span to a sink as soon as it is complete, and never panic. Bytes that are
 //! not of their format at all are one error with a place; a single bad record is dropped and counted.
 
+mod alibaba;
 mod attributes;
+mod edge_list;
+mod input;
 mod jaeger;
 mod nezha;
 mod otlp_json;
 mod protobuf;
+mod zipkin;
+
+pub use alibaba::RPCID_BYTES_MAX;
+pub use edge_list::{LISTED_EDGES_MAX, ListedEdges};
+pub use input::OPEN_RECORDS_MAX;
+pub use jaeger::TRACE_SPANS_MAX;
 
 use crate::span::Span;
 use std::collections::BTreeMap;
+use std::io::{BufRead, Read as _};
 
 /// Bytes of one OTLP batch at most.
 pub const BATCH_BYTES_MAX: usize = 16 << 20;
 /// Spans of one OTLP batch at most.
 pub const BATCH_SPANS_MAX: usize = 65_536;
-/// Bytes of one CSV line at most.
+/// LIMIT: bytes of one line of a table; a longer one is one dropped record.
 pub const CSV_LINE_BYTES_MAX: usize = 64 << 10;
+/// LIMIT: objects and lists within each other in one record; a deeper one is dropped.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// LIMIT: bytes from the beginning by which a format is told.
+pub const HEAD_BYTES_MAX: u64 = 4_096;
 
 /// A trace format that can be told from its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,11 +68,11 @@ pub struct Options<'a> {
 /// What became of the records.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Report {
-    /// Spans kept.
+    /// Records kept where they stand: spans, of a call graph table its calls, of an edge list its edges.
     pub kept: u64,
     /// Traces they belong to; 0 where a batch cannot tell.
     pub traces: u64,
-    /// Spans kept after a repair, by rule.
+    /// Records kept after a repair, by rule.
     pub repaired: BTreeMap<&'static str, u64>,
     /// Records dropped, by reason.
     pub dropped: BTreeMap<&'static str, u64>,
@@ -97,7 +111,13 @@ pub enum ImportError {
         /// Of what.
         unit: &'static str,
     },
-    /// A format that is known and cannot be read yet.
+    /// The input itself cannot be read on.
+    #[error("the input cannot be read: {why}")]
+    Unreadable {
+        /// What it says.
+        why: String,
+    },
+    /// A format that is known and is not read, or not as spans.
     #[error("{format} is not supported: convert it to OTLP JSON or Jaeger JSON")]
     NotSupported {
         /// Its name.
@@ -107,7 +127,9 @@ pub enum ImportError {
     #[error("this table needs its dictionary: the `.dict.json` file beside it")]
     DictionaryMissing,
     /// None of the known formats.
-    #[error("none of the known trace formats: OTLP JSON, Jaeger JSON or a Nezha compact table")]
+    #[error(
+        "line 1, column 1: none of the known trace formats: OTLP JSON, Jaeger JSON, Zipkin v2 JSON, a Nezha compact table, an Alibaba call graph table or a list of edges"
+    )]
     Unrecognized,
 }
 
@@ -181,26 +203,51 @@ pub fn detect(bytes: &[u8]) -> Option<Format> {
     }
 }
 
-/// Reads a text of whichever format, handing every span to `sink`.
+/// Reads a text of whichever format as a stream, in bounded memory, handing every span to `sink`.
 ///
 /// # Errors
-/// A text of an unknown or unsupported format, or one that is not of its format at all.
-pub fn read(bytes: &[u8], options: &Options<'_>, sink: &mut dyn FnMut(Span)) -> Result<Report, ImportError> {
-    match detect(bytes).ok_or(ImportError::Unrecognized)? {
-        Format::OtlpJson => otlp_json::read(bytes, options, sink),
-        Format::JaegerJson => jaeger::read(bytes, options, sink),
-        Format::NezhaCompact => nezha::read(bytes, options, sink),
-        other => Err(ImportError::NotSupported { format: other.name() }),
+/// A text of an unknown or unsupported format, one that is not of its format at all, or an input that fails.
+pub fn read_from(
+    input: &mut dyn BufRead,
+    options: &Options<'_>,
+    sink: &mut dyn FnMut(Span),
+) -> Result<Report, ImportError> {
+    let mut head = Vec::new();
+    input.take(HEAD_BYTES_MAX).read_to_end(&mut head).map_err(|error| input::unreadable(&error))?;
+    let format = detect(&head).ok_or(ImportError::Unrecognized)?;
+    // A byte order mark says nothing that detection did not.
+    let marked = head.starts_with("\u{feff}".as_bytes());
+    let mut head = std::io::Cursor::new(head);
+    head.set_position(if marked { 3 } else { 0 });
+    let whole: &mut dyn BufRead = &mut head.chain(input);
+    match format {
+        Format::OtlpJson => otlp_json::read(whole, options, sink),
+        Format::JaegerJson => jaeger::read(whole, options, sink),
+        Format::NezhaCompact => nezha::read(whole, options, sink),
+        Format::Alibaba2021 | Format::Alibaba2022 => alibaba::read(whole, options, sink),
+        Format::ZipkinV2 => zipkin::read(whole, options, sink),
+        other @ (Format::EdgeList | Format::NezhaRaw | Format::ZipkinV1) => {
+            Err(ImportError::NotSupported { format: other.name() })
+        }
     }
+}
+
+/// Reads a list of edges between services. It states who calls whom and nothing about requests, so its edges are
+/// what a declaration is: no spans, no counts, no trials.
+///
+/// # Errors
+/// A text that is no such list, or an input that fails.
+pub fn edge_list(input: &mut dyn BufRead) -> Result<(ListedEdges, Report), ImportError> {
+    edge_list::read(input)
 }
 
 /// Reads a text of whichever format into memory.
 ///
 /// # Errors
-/// As [`read`].
+/// As [`read_from`].
 pub fn spans(bytes: &[u8], options: &Options<'_>) -> Result<(Vec<Span>, Report), ImportError> {
     let mut spans = Vec::new();
-    let report = read(bytes, options, &mut |span| spans.push(span))?;
+    let report = read_from(&mut &*bytes, options, &mut |span| spans.push(span))?;
     Ok((spans, report))
 }
 
@@ -215,14 +262,17 @@ pub fn otlp_protobuf(bytes: &[u8], options: &Options<'_>) -> Result<(Vec<Span>, 
 /// Reads one `ExportTraceServiceRequest` in JSON.
 ///
 /// # Errors
-/// As [`read`].
+/// As [`read_from`].
 pub fn otlp_json(bytes: &[u8], options: &Options<'_>) -> Result<(Vec<Span>, Report), ImportError> {
     let mut spans = Vec::new();
-    let report = otlp_json::read(bytes, options, &mut |span| spans.push(span))?;
+    let report = otlp_json::batch(bytes, options, &mut |span| spans.push(span))?;
     Ok((spans, report))
 }
 
 fn malformed(error: &serde_json::Error) -> ImportError {
+    if error.is_io() {
+        return ImportError::Unreadable { why: error.to_string() };
+    }
     // The place stands in its own fields; the text of the error repeats it at its end.
     let text = error.to_string();
     let why = text.split(" at line ").next().unwrap_or_default().to_owned();

@@ -1,7 +1,8 @@
+use super::input::{Line, Lines, OPEN_RECORDS_MAX, Seen};
 use super::{CSV_LINE_BYTES_MAX, ImportError, Options, Report, id, malformed};
 use crate::span::{Span, bounded_name, kept_name};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::io::BufRead;
 
 pub(super) const HEADER: &str = "trace,span,parent,pod,op,start_us,dur_us";
 
@@ -13,32 +14,36 @@ struct Dictionary {
     ops: Vec<String>,
 }
 
-pub(super) fn read(bytes: &[u8], options: &Options<'_>, sink: &mut dyn FnMut(Span)) -> Result<Report, ImportError> {
+pub(super) fn read(
+    input: &mut dyn BufRead,
+    options: &Options<'_>,
+    sink: &mut dyn FnMut(Span),
+) -> Result<Report, ImportError> {
     let dictionary = options.dictionary.ok_or(ImportError::DictionaryMissing)?;
     let dictionary: Dictionary =
         serde_json::from_slice(dictionary).map_err(|error| of_dictionary(malformed(&error)))?;
     // Numbers are unique within one file only: the file's label tells the traces of several apart.
     let file = id(&format!("nezha {}", dictionary.label)) << 64;
-    let mut report = Report::default();
-    let (mut seen, mut parents, mut traces) = (BTreeSet::new(), Vec::new(), BTreeSet::new());
-    for line in bytes.split(|byte| *byte == b'\n').skip(1).filter(|line| !line.is_empty()) {
-        let Some(mut span) = row(line, &dictionary) else {
+    let (mut report, mut seen) = (Report::default(), Seen::new(OPEN_RECORDS_MAX));
+    let mut lines = Lines::new(input, CSV_LINE_BYTES_MAX);
+    lines.next()?;
+    while let Some(line) = lines.next()? {
+        let read = match line {
+            Line::Text([]) => continue,
+            Line::Text(line) => row(line, &dictionary),
+            Line::TooLong => None,
+        };
+        let Some(mut span) = read else {
             report.drop("malformed");
             continue;
         };
-        if !seen.insert((span.trace, span.id)) {
-            report.duplicates += 1;
-            continue;
+        if seen.is_new((span.trace, span.id), span.parent, &mut report) {
+            span.trace |= file;
+            span.authenticated = options.authenticated;
+            sink(span);
         }
-        parents.extend(span.parent.map(|parent| (span.trace, parent)));
-        traces.insert(span.trace);
-        report.kept += 1;
-        span.trace |= file;
-        span.authenticated = options.authenticated;
-        sink(span);
     }
-    report.traces = traces.len() as u64;
-    report.orphans = parents.iter().filter(|parent| !seen.contains(parent)).count() as u64;
+    seen.finish(&mut report);
     Ok(report)
 }
 
@@ -53,10 +58,7 @@ fn of_dictionary(error: ImportError) -> ImportError {
 }
 
 fn row(line: &[u8], dictionary: &Dictionary) -> Option<Span> {
-    if line.len() > CSV_LINE_BYTES_MAX {
-        return None;
-    }
-    let line = std::str::from_utf8(line).ok()?.trim_end_matches('\r');
+    let line = std::str::from_utf8(line).ok()?;
     let mut cells = line.split(',');
     let mut cell = || cells.next();
     let (trace, own, parent) = (cell()?.parse::<u64>().ok()?, cell()?.parse::<u64>().ok()?, cell()?);

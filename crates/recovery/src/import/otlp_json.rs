@@ -1,9 +1,12 @@
 use super::attributes::{Attributes, kind_number, kind_of, status_number};
-use super::{BATCH_SPANS_MAX, ImportError, Options, Report, id, malformed};
+use super::input::{Line, Lines, OPEN_RECORDS_MAX, Seen, too_deep, unreadable};
+use super::{BATCH_BYTES_MAX, BATCH_SPANS_MAX, ImportError, Options, Report, id, malformed};
 use crate::span::{LINKS_MAX, Link, Span, bounded_name, kept_name};
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::io::{BufRead, Read as _};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -99,17 +102,16 @@ enum Number {
     Text(String),
 }
 
-pub(super) fn read(bytes: &[u8], options: &Options<'_>, sink: &mut dyn FnMut(Span)) -> Result<Report, ImportError> {
+/// Reads what one request of an exporter carries.
+pub(super) fn batch(bytes: &[u8], options: &Options<'_>, sink: &mut dyn FnMut(Span)) -> Result<Report, ImportError> {
     let mut report = Report::default();
     for export in serde_json::Deserializer::from_slice(bytes).into_iter::<Export<'_>>() {
         let export = export.map_err(|error| malformed(&error))?;
-        let spans = export.resource_spans.iter().flat_map(|found| &found.scope_spans).map(|scope| scope.spans.len());
-        if spans.sum::<usize>() > BATCH_SPANS_MAX {
+        if export.spans() > BATCH_SPANS_MAX {
             return Err(ImportError::TooLarge { limit: BATCH_SPANS_MAX, unit: "spans" });
         }
         for found in export.resource_spans {
-            let mut resource = Attributes::default();
-            found.resource.into_iter().flat_map(|resource| resource.attributes).for_each(|one| one.give(&mut resource));
+            let resource = found.resource.map(Resource::taken).unwrap_or_default();
             for raw in found.scope_spans.iter().flat_map(|scope| &scope.spans) {
                 match span(raw, &resource, options) {
                     Ok(span) => {
@@ -124,7 +126,218 @@ pub(super) fn read(bytes: &[u8], options: &Options<'_>, sink: &mut dyn FnMut(Spa
     Ok(report)
 }
 
+/// Reads a file: one export a line, or one document of any size, of which one resource at a time is held.
+pub(super) fn read(
+    input: &mut dyn BufRead,
+    options: &Options<'_>,
+    sink: &mut dyn FnMut(Span),
+) -> Result<Report, ImportError> {
+    let mut state = Reader { options, sink, report: Report::default(), seen: Seen::new(OPEN_RECORDS_MAX) };
+    let mut first = Vec::new();
+    while first.trim_ascii().is_empty() {
+        let most = BATCH_BYTES_MAX as u64 + 1;
+        if input.take(most).read_until(b'\n', &mut first).map_err(|error| unreadable(&error))? == 0 {
+            break;
+        }
+    }
+    let whole = first.last() == Some(&b'\n') && serde_json::from_slice::<IgnoredAny>(&first).is_ok();
+    let another = input.fill_buf().is_ok_and(|next| next.trim_ascii_start().starts_with(LINE_START));
+    if whole || (another && first.last() == Some(&b'\n')) {
+        state.lines(&first, input)?;
+    } else {
+        state.documents(std::io::Cursor::new(first).chain(input))?;
+    }
+    let Reader { mut report, seen, .. } = state;
+    seen.finish(&mut report);
+    Ok(report)
+}
+
+/// How a line of a file with one export a line begins.
+const LINE_START: &[u8] = b"{\"resourceSpans\"";
+
+struct Reader<'s, 'o> {
+    options: &'s Options<'o>,
+    sink: &'s mut dyn FnMut(Span),
+    report: Report,
+    seen: Seen,
+}
+
+impl Reader<'_, '_> {
+    /// One export a line; a line that is none is one bad record. The first may take several, when they are empty.
+    fn lines(&mut self, first: &[u8], input: &mut dyn BufRead) -> Result<(), ImportError> {
+        self.line(first.trim_ascii());
+        let mut lines = Lines::new(input, BATCH_BYTES_MAX);
+        while let Some(line) = lines.next()? {
+            match line {
+                Line::Text(line) if line.trim_ascii().is_empty() => {}
+                Line::Text(line) => self.line(line),
+                Line::TooLong => self.report.drop("malformed"),
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let Ok(export) = serde_json::from_slice::<Export<'_>>(line) else { return self.report.drop("malformed") };
+        if export.spans() > BATCH_SPANS_MAX {
+            return self.report.drop("too many spans in one export");
+        }
+        for found in export.resource_spans {
+            let resource = found.resource.map(Resource::taken).unwrap_or_default();
+            for raw in found.scope_spans.iter().flat_map(|scope| &scope.spans) {
+                self.span(raw, &resource);
+            }
+        }
+    }
+
+    /// One document after the other.
+    fn documents(&mut self, input: impl BufRead) -> Result<(), ImportError> {
+        let mut deserializer = serde_json::Deserializer::from_reader(input);
+        loop {
+            Document(self).deserialize(&mut deserializer).map_err(|error| malformed(&error))?;
+            if deserializer.end().is_ok() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn resource(&mut self, found: Held) {
+        let resource =
+            found.resource.and_then(|raw| Some(serde_json::from_str::<Resource<'_>>(raw.get()).ok()?.taken()));
+        let resource = resource.unwrap_or_default();
+        for scope in &found.scope_spans {
+            scope.spans.kept.iter().for_each(|raw| self.span(raw, &resource));
+            (0..scope.spans.over).for_each(|_| self.report.drop("too many spans of one resource"));
+        }
+    }
+
+    fn span(&mut self, raw: &RawValue, resource: &Attributes) {
+        match span(raw, resource, self.options) {
+            Ok(span) => {
+                if self.seen.is_new((span.trace, span.id), span.parent, &mut self.report) {
+                    (self.sink)(span);
+                }
+            }
+            Err(reason) => self.report.drop(reason),
+        }
+    }
+}
+
+/// The spans of one resource, as they are held until the resource is known.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Held {
+    #[serde(default)]
+    resource: Option<Box<RawValue>>,
+    #[serde(default)]
+    scope_spans: Vec<HeldScope>,
+}
+
+#[derive(Deserialize)]
+struct HeldScope {
+    #[serde(default)]
+    spans: HeldSpans,
+}
+
+/// As many spans as one export may carry, and how many more there were.
+#[derive(Default)]
+struct HeldSpans {
+    kept: Vec<Box<RawValue>>,
+    over: u64,
+}
+
+impl<'de> Deserialize<'de> for HeldSpans {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HeldSpans, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = HeldSpans;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of spans")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<HeldSpans, A::Error> {
+                let mut held = HeldSpans::default();
+                while held.kept.len() < BATCH_SPANS_MAX {
+                    let Some(raw) = seq.next_element()? else { return Ok(held) };
+                    held.kept.push(raw);
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    held.over += 1;
+                }
+                Ok(held)
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+/// One document: an object with `resourceSpans`.
+struct Document<'r, 's, 'o>(&'r mut Reader<'s, 'o>);
+
+/// Its resources, one after the other.
+struct Resources<'r, 's, 'o>(&'r mut Reader<'s, 'o>);
+
+impl<'de> DeserializeSeed<'de> for Document<'_, '_, '_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Document<'_, '_, '_> {
+    type Value = ();
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("an object with `resourceSpans`")
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key::<String>()? {
+            if key == "resourceSpans" {
+                map.next_value_seed(Resources(self.0))?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Resources<'_, '_, '_> {
+    type Value = ();
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Resources<'_, '_, '_> {
+    type Value = ();
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of resources with their spans")
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(found) = seq.next_element::<Held>()? {
+            self.0.resource(found);
+        }
+        Ok(())
+    }
+}
+
+impl Export<'_> {
+    fn spans(&self) -> usize {
+        self.resource_spans.iter().flat_map(|found| &found.scope_spans).map(|scope| scope.spans.len()).sum()
+    }
+}
+
+impl Resource<'_> {
+    fn taken(self) -> Attributes {
+        let mut attributes = Attributes::default();
+        self.attributes.into_iter().for_each(|one| one.give(&mut attributes));
+        attributes
+    }
+}
+
 fn span(raw: &RawValue, resource: &Attributes, options: &Options<'_>) -> Result<Span, &'static str> {
+    if too_deep(raw.get()) {
+        return Err("malformed");
+    }
     let json: JsonSpan<'_> = serde_json::from_str(raw.get()).map_err(|_| "malformed")?;
     let (trace, own) = (id(&json.trace_id), span_id(&json.span_id));
     if trace == 0 || own == 0 {

@@ -134,7 +134,7 @@ fn text_that_is_not_of_its_format_has_a_line_and_a_column() {
         other => panic!("{other:?}"),
     };
     assert_eq!(place(b"{\"resourceSpans\":[\n  nope]}"), (2, 4));
-    assert_eq!(place(b"{\"data\":[\n{\"spans\":[]},\n7]}"), (3, 1));
+    assert_eq!(place(b"{\"data\":[\n{\"spans\":[]},\n7]}"), (3, 2));
     assert_eq!(place(b"{\"data\":[]} x"), (1, 13));
 }
 
@@ -186,20 +186,126 @@ fn nezha_rows_need_their_dictionary() {
 
 #[test]
 fn formats_are_told_apart_and_the_unsupported_are_named() {
-    for (text, format) in [
-        ("[{\"traceId\":\"1\",\"id\":\"2\",\"localEndpoint\":{}}]", Format::ZipkinV2),
-        ("[{\"traceId\":\"1\",\"annotations\":[{\"endpoint\":{}}],\"binaryAnnotations\":[]}]", Format::ZipkinV1),
-        ("[{\"parent\":\"a\",\"child\":\"b\",\"callCount\":3}]", Format::EdgeList),
-        ("traceid,timestamp,rpcid,um,rpctype,dm,interface,rt\n", Format::Alibaba2021),
-        (",timestamp,traceid,service,rpc_id,rpctype,um,uminstanceid\n", Format::Alibaba2022),
-        ("TraceID,SpanID,ParentID,PodName,OperationName\n", Format::NezhaRaw),
+    for (text, format, read) in [
+        ("[{\"traceId\":\"1\",\"id\":\"2\",\"localEndpoint\":{}}]", Format::ZipkinV2, true),
+        ("[{\"traceId\":\"1\",\"annotations\":[{\"endpoint\":{}}],\"binaryAnnotations\":[]}]", Format::ZipkinV1, false),
+        ("[{\"parent\":\"a\",\"child\":\"b\",\"callCount\":3}]", Format::EdgeList, false),
+        ("traceid,timestamp,rpcid,um,rpctype,dm,interface,rt\n", Format::Alibaba2021, true),
+        ("timestamp,traceid,service,rpc_id,rpctype,um,interface,dm,rt\n", Format::Alibaba2022, true),
+        ("TraceID,SpanID,ParentID,PodName,OperationName\n", Format::NezhaRaw, false),
     ] {
         assert_eq!(detect(text.as_bytes()), Some(format));
-        assert_eq!(spans(text.as_bytes(), &TRUSTED), Err(ImportError::NotSupported { format: format.name() }));
+        let found = spans(text.as_bytes(), &TRUSTED);
+        assert_eq!(found.is_err(), !read, "{found:?}");
+        if let Err(error) = found {
+            assert_eq!(error, ImportError::NotSupported { format: format.name() });
+        }
     }
     for text in ["", "{", "hello", "{\"x\":1}", "[1]", "\u{feff}"] {
         assert_eq!(spans(text.as_bytes(), &TRUSTED), Err(ImportError::Unrecognized), "{text}");
     }
+}
+
+#[test]
+fn a_bad_line_of_otlp_json_is_one_dropped_record() {
+    let line = |id: u64| {
+        let span = otlp::Span { span_id: id.to_be_bytes().to_vec(), parent_span_id: Vec::new(), ..client_span() };
+        serde_json::to_string(&request(vec![span])).unwrap()
+    };
+    let cut = &line(2)[..60];
+    for text in [format!("{}\n{cut}\n\n{}\n7\n", line(1), line(3)), format!("{cut}\n{}\n{}\r\n[]", line(1), line(3))] {
+        let (found, report) = spans(text.as_bytes(), &TRUSTED).unwrap();
+        assert_eq!(found.iter().map(|span| span.id).collect::<Vec<_>>(), [1, 3], "{text}");
+        assert_eq!((report.kept, report.dropped_total() > 0), (2, true), "{report:?}");
+    }
+    // One document over several lines, and two of them.
+    let pretty =
+        |id: u64| serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(&line(id)).unwrap()).unwrap();
+    let (found, report) = spans(format!("{}\n{}", pretty(1), pretty(2)).as_bytes(), &TRUSTED).unwrap();
+    assert_eq!((found.len(), report.kept, report.traces), (2, 2, 1));
+    let failed = spans(&pretty(1).as_bytes()[..200], &TRUSTED).unwrap_err();
+    assert!(matches!(failed, ImportError::Malformed { line: 2.., .. }), "{failed}");
+    let byte_order_mark = format!("\u{feff}{}", line(1));
+    assert_eq!(spans(byte_order_mark.as_bytes(), &TRUSTED).unwrap().1.kept, 1);
+}
+
+#[test]
+fn a_record_is_read_down_to_a_depth() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let jaeger = |depth: usize| {
+        format!(
+            r#"{{"data":[{{"spans":[{{"traceID":"1","spanID":"1","startTime":1,"duration":1,"process":{{"serviceName":"a"}},"x":{}}}]}}]}}"#,
+            nested(depth)
+        )
+    };
+    // The record itself is the first level.
+    assert_eq!(spans(jaeger(JSON_DEPTH_MAX - 1).as_bytes(), &TRUSTED).unwrap().1.kept, 1);
+    assert_eq!(
+        spans(jaeger(JSON_DEPTH_MAX).as_bytes(), &TRUSTED).unwrap().1.dropped,
+        BTreeMap::from([("malformed", 1)])
+    );
+}
+
+#[test]
+fn zipkin_halves_of_one_span_are_told_apart() {
+    let json = r#"[
+        {"traceId":"5","id":"1","kind":"SERVER","name":"get","timestamp":10,"duration":90,"localEndpoint":{"serviceName":"front"}},
+        {"traceId":"5","parentId":"1","id":"2","kind":"CLIENT","timestamp":20,"duration":60,"localEndpoint":{"serviceName":"front"},"remoteEndpoint":{"serviceName":"back"}},
+        {"traceId":"5","parentId":"1","id":"2","kind":"SERVER","shared":true,"timestamp":30,"duration":40,"localEndpoint":{"serviceName":"back"}},
+        {"traceId":"5","parentId":"2","id":"3","kind":"CLIENT","localEndpoint":{"serviceName":"back"},"remoteEndpoint":{"serviceName":"db"},"tags":{"error":""}},
+        {"traceId":"5","id":"4","kind":"CLIENT","timestamp":1},
+        {"traceId":"5","id":7}, [{"traceId":"6","id":"1","name":"","timestamp":5,"localEndpoint":{"serviceName":"lone"}}]]"#;
+    let (found, report) = spans(json.as_bytes(), &TRUSTED).unwrap();
+    assert_eq!((report.kept, report.traces, report.orphans), (5, 2, 0), "{report:?}");
+    assert_eq!(report.repaired, BTreeMap::from([("no timestamp", 1), ("shared id", 1)]));
+    assert_eq!(report.dropped, BTreeMap::from([("malformed", 1), ("no service", 1)]));
+    let of =
+        |service: &str, kind: Kind| found.iter().find(|span| span.service == service && span.kind == kind).unwrap();
+    let (client, server, below) = (of("front", Kind::Client), of("back", Kind::Server), of("back", Kind::Client));
+    assert_eq!((server.parent, below.parent), (Some(client.id), Some(server.id)));
+    assert_ne!(server.id, client.id);
+    assert_eq!((below.status, below.start_us), (Status::Error, 10));
+    assert_eq!(below.peer, Some(Peer { kind: PeerKind::Service, name: "db".into() }));
+    assert_eq!(of("lone", Kind::Unknown).name, "unknown");
+}
+
+#[test]
+fn a_list_of_edges_is_a_declaration() {
+    let list = br#"[{"parent":"a","child":"b","callCount":3},{"parent":"a","child":"b"},{"parent":"a","child":"a"},{"parent":"","child":"b"},7]"#;
+    let (edges, report) = edge_list(&mut &list[..]).unwrap();
+    assert_eq!(edges.into_keys().collect::<Vec<_>>(), ["a->b"]);
+    assert_eq!((report.kept, report.duplicates), (1, 1));
+    assert_eq!(report.dropped, BTreeMap::from([("malformed", 1), ("no service", 1), ("self", 1)]));
+    let many: Vec<_> = (0..=LISTED_EDGES_MAX).map(|n| format!(r#"{{"parent":"a","child":"b{n}"}}"#)).collect();
+    let (edges, report) = edge_list(&mut format!("[{}]", many.join(",")).as_bytes()).unwrap();
+    assert_eq!((edges.len(), report.dropped_total()), (LISTED_EDGES_MAX, 1));
+    let failed = edge_list(&mut &b"[{},\n {]"[..]).unwrap_err();
+    assert!(matches!(failed, ImportError::Malformed { line: 2, .. }), "{failed}");
+}
+
+#[test]
+fn traces_that_are_open_at_once_are_held_up_to_a_limit() {
+    let mut report = Report::default();
+    let mut seen = input::Seen::new(OPEN_RECORDS_MAX.min(2));
+    // The parent of the first comes when its trace has been closed for the others.
+    for (trace, id, parent) in [(1, 2, Some(1)), (2, 1, None), (3, 1, None), (1, 1, None), (1, 1, None)] {
+        seen.is_new((trace, id), parent, &mut report);
+    }
+    seen.finish(&mut report);
+    assert_eq!((report.kept, report.traces, report.orphans, report.duplicates), (4, 4, 1, 1));
+    let mut grouped = input::Grouped::new(2);
+    assert!(grouped.push(1, 'a').is_none() && grouped.push(2, 'b').is_none());
+    assert_eq!(grouped.push(2, 'c'), Some((1, vec!['a'])));
+    assert_eq!((grouped.pop(), grouped.pop()), (Some((2, vec!['b', 'c'])), None));
+}
+
+#[test]
+fn a_trace_has_a_limit_in_spans() {
+    let span = |id: usize| format!(r#"{{"traceID":"1","spanID":"{id:x}","startTime":1,"duration":1,"processID":"p"}}"#);
+    let all: Vec<String> = (1..=TRACE_SPANS_MAX + 1).map(span).collect();
+    let json = format!(r#"{{"data":[{{"spans":[{}],"processes":{{"p":{{"serviceName":"a"}}}}}}]}}"#, all.join(","));
+    let report = read_from(&mut json.as_bytes(), &TRUSTED, &mut |_| {}).unwrap();
+    assert_eq!((report.kept, report.dropped), (TRACE_SPANS_MAX as u64, BTreeMap::from([("trace too long", 1)])));
 }
 
 proptest! {
@@ -207,17 +313,25 @@ proptest! {
 
     #[test]
     fn hostile_bytes_never_panic(
-        bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte in any::<u8>(), head in 0_usize..4,
+        bytes in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte in any::<u8>(), head in 0_usize..5,
     ) {
         let _ = otlp_protobuf(&bytes, &TRUSTED);
         let mut real = request(vec![client_span()]).encode_to_vec();
         let index = at.index(real.len());
         real[index] = byte;
         let _ = otlp_protobuf(&real, &TRUSTED);
-        let head = ["{\"data\":[{\"spans\":[", "{\"resourceSpans\":[", nezha::HEADER, "["][head];
+        let heads = [
+            "{\"data\":[{\"spans\":[",
+            "{\"resourceSpans\":[",
+            nezha::HEADER,
+            "[{\"traceId\":\"1\",\"id\":\"2\"},",
+            "traceid,timestamp,rpcid,um,rpctype,dm,interface,rt\na,1,0.1,x,rpc,y,i,1",
+        ];
+        let head = heads[head];
         let dictionary = br#"{"label":"x","base_unix_us":1000,"pods":["p"],"ops":["o"]}"#;
         let text = [head.as_bytes(), b"\n", &bytes].concat();
         let _ = spans(&text, &Options { authenticated: true, dictionary: Some(dictionary) });
+        let _ = edge_list(&mut &bytes[..]);
     }
 
     #[test]
