@@ -1,9 +1,11 @@
 //! The command line.
 
 mod durable;
+mod graph;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use durable::*;
+pub(crate) use graph::*;
 use std::path::PathBuf;
 
 /// Recovery of distributed systems that you can preview, prove and undo.
@@ -79,9 +81,12 @@ pub(crate) enum Command {
     Proxy(ProxyArgs),
     /// Ask the traces: what must restart together, in which order, and who is hurt
     #[command(
-        after_help = "Examples:\n  stanch group payments --server http://127.0.0.1:8001\n  stanch group ts-order-service --traces spans.csv.gz --format nezha --declared stanch.toml"
+        after_help = "Examples:\n  stanch group payments --server http://127.0.0.1:8001\n  stanch group ts-order-service --traces spans.csv.gz --format nezha --declared stanch.toml\n  stanch group ls\n  stanch group evaluate --traces spans.csv.gz"
     )]
     Group(GroupArgs),
+    /// The dependency graph as data or as a picture
+    #[command(subcommand, after_help = "Example:\n  stanch graph export --traces spans.csv.gz --mermaid")]
+    Graph(GraphCommand),
     /// The signed record of an incident: one file that anyone verifies without a server
     #[command(subcommand, after_help = "Example:\n  stanch evidence verify inc-….stanch")]
     Evidence(EvidenceCommand),
@@ -459,39 +464,6 @@ pub(crate) struct ProxyArgs {
     /// The supervisor's directory
     #[arg(long)]
     pub(crate) data: PathBuf,
-}
-
-/// `stanch group`
-#[derive(Debug, Args)]
-pub(crate) struct GroupArgs {
-    /// The service that would be restarted
-    pub(crate) service: String,
-    /// Answer from a trace file (gzip is read too), without any server
-    #[arg(long, value_name = "FILE")]
-    pub(crate) traces: Option<PathBuf>,
-    /// Answer from a running server
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8001", env = "STANCH_SERVER")]
-    pub(crate) server: String,
-    /// Format of the trace file (default: from its first bytes)
-    #[arg(long, value_enum, requires = "traces")]
-    pub(crate) format: Option<TraceFormat>,
-    /// Topology file: what must restart together, who calls whom, and what is fast enough
-    #[arg(long, value_name = "FILE", requires = "traces")]
-    pub(crate) declared: Option<PathBuf>,
-    /// JSON on stdout
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Formats of trace files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TraceFormat {
-    /// OpenTelemetry JSON, one export request a line or one in all
-    OtlpJson,
-    /// Jaeger's HTTP API JSON
-    Jaeger,
-    /// Nezha's compact CSV, with its dictionary beside it
-    Nezha,
 }
 
 /// `stanch evidence`

@@ -1,6 +1,6 @@
 //! Unpacking what was compressed by others: never beyond a limit, so that a small input cannot become a large one.
 
-use std::io::Read as _;
+use std::io::{BufRead, BufReader, Read as _};
 
 /// Why nothing was unpacked.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +22,11 @@ pub fn unpack(bytes: &[u8], bytes_max: u64) -> Result<Vec<u8>, GzipError> {
     let mut limited = flate2::read::MultiGzDecoder::new(bytes).take(bytes_max.saturating_add(1));
     limited.read_to_end(&mut out).map_err(GzipError::Damaged)?;
     if out.len() as u64 > bytes_max { Err(GzipError::TooLarge(bytes_max)) } else { Ok(out) }
+}
+
+/// The same as a stream: no more is unpacked than is read. A damaged input fails where the damage is met.
+pub fn stream(packed: impl BufRead) -> impl BufRead {
+    BufReader::new(flate2::bufread::MultiGzDecoder::new(packed))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ mod store;
 mod task;
 mod tree;
 
-use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, OutboxCommand, SandboxCommand};
+use crate::args::{Cli, Command, ConfigCommand, EvidenceCommand, GraphCommand, OutboxCommand, SandboxCommand};
 use crate::failure::Failure;
 #[cfg(feature = "lab")]
 pub(crate) use bench::{connections as bench_connections, window as bench_window};
@@ -50,7 +50,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Executor(args) => Box::pin(run::executor(args)).await,
         Command::Supervise(args) => run::supervise(args).await,
         Command::Proxy(args) => run::proxy(args).await,
-        Command::Group(args) => group::run(&args).await,
+        Command::Group(args) => group::run(args).await,
+        Command::Graph(GraphCommand::Export(args)) => group::export(&args).await,
         Command::Evidence(EvidenceCommand::Verify { file, trust, json }) => {
             evidence::verify(&file, trust.as_deref(), json)
         }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, RngSeed, TestRunner};
 
 /// Every route that takes something from outside; `{}` is a part of the path that a caller chooses.
-const ROUTES: [(&str, &str); 14] = [
+const ROUTES: [(&str, &str); 15] = [
     ("POST", "/"),
     ("POST", "/v1/traces"),
     ("POST", "/incidents"),
@@ -19,6 +19,7 @@ const ROUTES: [(&str, &str); 14] = [
     ("GET", "/blobs/{}"),
     ("GET", "/groups/{}"),
     ("GET", "/topology/permission?services={}"),
+    ("GET", "/topology/graph"),
     ("DELETE", "/promises/{}"),
     ("PUT", "/{}"),
 ];

@@ -1,4 +1,6 @@
+use super::file::{DICTIONARY_BYTES_MAX, stem};
 use super::*;
+use crate::args::{SourceArgs, TraceFormat};
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -27,7 +29,9 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn args(service: &str, format: Option<TraceFormat>, declared: Option<PathBuf>) -> GroupArgs {
-    GroupArgs { service: service.to_owned(), traces: None, server: String::new(), format, declared, json: true }
+    let source = SourceArgs { traces: None, server: String::new(), format, declared };
+    let shown = ShownArgs { json: true, ..ShownArgs::default() };
+    GroupArgs { command: None, service: Some(service.to_owned()), source, shown }
 }
 
 fn write(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
@@ -43,13 +47,13 @@ fn a_trace_file_is_read_compressed_or_not() {
     damaged.truncate(damaged.len() / 2);
     for (name, bytes) in [("plain.json", traces(100)), ("packed.json.gz", gzip(&traces(100)))] {
         let path = write(dir.path(), name, &bytes);
-        let found = read(&args("back", Some(TraceFormat::OtlpJson), None), &path).unwrap();
+        let found = read(&args("back", Some(TraceFormat::OtlpJson), None).source, &path).unwrap();
         let counts = (found.snapshot.services().count(), found.snapshot.edges().len(), found.report.kept);
         assert_eq!((counts, found.covered.0 / 1_000), ((2, 1, 200), 99), "{name}");
         assert_eq!(from_file(&args("back", None, None), &path).unwrap(), 0, "{name}");
     }
     let path = write(dir.path(), "damaged.json.gz", &damaged);
-    let failure = read(&args("back", None, None), &path).unwrap_err();
+    let failure = read(&args("back", None, None).source, &path).unwrap_err();
     assert!(failure.exit == 2 && failure.message.contains("damaged gzip"), "{failure:?}");
 }
 
@@ -123,7 +127,7 @@ fn a_name_from_a_trace_cannot_command_a_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let spans: Vec<_> = (1..=70).map(|trace| span("evil\u{1b}[31m", trace, 1, "")).collect();
     let path = write(dir.path(), "evil.json", serde_json::json!({ "resourceSpans": spans }).to_string().as_bytes());
-    let found = read(&args("x", None, None), &path).unwrap();
+    let found = read(&args("x", None, None).source, &path).unwrap();
     let name = found.snapshot.services().next().unwrap().to_owned();
     let policy = GroupPolicy::at(found.snapshot.taken_at());
     let seen = survey(&found.snapshot, &[&name], &policy).unwrap();
@@ -146,17 +150,31 @@ fn numbers_are_rounded_to_the_safe_side_and_grouped() {
 }
 
 #[test]
-fn traces_and_dictionaries_are_read_up_to_their_limit() {
+fn a_dictionary_is_read_up_to_its_limit() {
     let dir = tempfile::tempdir().unwrap();
-    let text = traces(2);
-    let (plain, gz) = (write(dir.path(), "t.json", &text), write(dir.path(), "t.json.gz", &gzip(&text)));
-    let length = text.len() as u64;
-    assert!(length < TRACES_BYTES_MAX.min(DICTIONARY_BYTES_MAX), "the limits of a run, tripped here with less");
-    for path in [plain, gz] {
-        assert_eq!(inflated(&path, length).unwrap(), text);
-        let over = inflated(&path, length - 1).unwrap_err();
-        assert!(over.exit == 2 && over.message.contains("more than"), "{over:?}");
-    }
+    let path = write(dir.path(), "t.spans.csv", b"trace,span,parent,pod,op,start_us,dur_us\n0,0,,0,0,0,1\n");
+    let beside = dir.path().join("t.dict.json");
+    std::fs::File::create(&beside).unwrap().set_len(DICTIONARY_BYTES_MAX + 1).unwrap();
+    let over = read(&args("a", None, None).source, &path).unwrap_err();
+    assert!(over.exit == 2 && over.message.contains("needs its dictionary"), "{over:?}");
+    assert_eq!(stem(Path::new("/x/t.spans.csv.gz")).as_deref(), Some("t"));
+}
+
+#[test]
+fn a_name_stays_one_segment_of_a_path() {
+    assert_eq!(segment("cart-1.a_b~"), "cart-1.a_b~");
+    assert_eq!(segment("../a b?é"), "..%2Fa%20b%3F%C3%A9");
+}
+
+#[test]
+fn a_list_of_edges_is_drawn_and_never_acted_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = br#"[{"parent":"front","child":"back","callCount":3}]"#;
+    let path = write(dir.path(), "edges.json", list);
+    let found = read(&args("back", Some(TraceFormat::Edges), None).source, &path).unwrap();
+    assert_eq!((found.snapshot.services().count(), found.snapshot.edges().len()), (2, 1));
+    let refused = from_file(&args("back", None, None), &path).unwrap_err();
+    assert_eq!(refused.exit, 3, "{refused:?}");
 }
 
 #[test]
@@ -165,7 +183,7 @@ fn so_many_services_are_named_and_no_more() {
     let named = |count: usize| {
         let spans: Vec<_> = (0..count).map(|n| span(&format!("s{n:02}"), n as u64 + 1, 1, "")).collect();
         let path = write(dir.path(), "t.json", serde_json::json!({ "resourceSpans": spans }).to_string().as_bytes());
-        unknown("y", &read(&args("x", None, None), &path).unwrap().snapshot).next.unwrap()
+        unknown("y", &read(&args("x", None, None).source, &path).unwrap().snapshot).next.unwrap()
     };
     assert!(named(NAMED_MAX).ends_with(&format!("s{:02}", NAMED_MAX - 1)), "{}", named(NAMED_MAX));
     assert!(named(NAMED_MAX + 1).ends_with(&format!("s{:02}, …", NAMED_MAX - 1)), "{}", named(NAMED_MAX + 1));

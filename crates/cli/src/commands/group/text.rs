@@ -57,6 +57,8 @@ struct Order {
 struct Import {
     kept: u64,
     traces: u64,
+    #[serde(default)]
+    repaired: BTreeMap<String, u64>,
     dropped: BTreeMap<String, u64>,
     orphans: u64,
     duplicates: u64,
@@ -70,12 +72,23 @@ impl Answer {
 
     /// One line after the other; names come from traces, so nothing in them reaches a terminal as a command.
     pub(super) fn lines(&self) -> Vec<String> {
-        let rows = [self.restart(), self.drain_first(), self.order(), self.hurt(), self.sure(), self.traces()].concat();
+        let rows =
+            [self.restarted(), self.drain_first(), self.order(), self.hurt(), self.sure(), self.traces()].concat();
         let labelled = rows.iter().map(|(label, text)| format!("{label:<13}{text}"));
         labelled.map(|line| plain(&line)).collect()
     }
 
-    fn restart(&self) -> Vec<Row> {
+    /// What restarts.
+    pub(super) fn restart(&self) -> &[String] {
+        &self.restart
+    }
+
+    /// Who fails meanwhile; none when there are too many to name.
+    pub(super) fn callers(&self) -> &[String] {
+        self.hard_callers.as_deref().unwrap_or_default()
+    }
+
+    fn restarted(&self) -> Vec<Row> {
         if self.restart.len() == 1 {
             return vec![("restart", format!("{}   alone: nothing is coupled with it", self.restart.join(", ")))];
         }
@@ -185,16 +198,22 @@ impl Answer {
             text += &format!(" of {}", count(import.traces, "request"));
         }
         text += &format!(" within {}", duration(self.covered_ms.unwrap_or(0)));
-        let dropped = import.dropped.values().sum::<u64>();
         let notes = [
             ("duplicate left out", "duplicates left out", import.duplicates),
-            ("record not readable", "records not readable", dropped),
             ("parent missing", "parents missing", import.orphans),
         ];
         for (one, many, how_many) in notes.iter().filter(|(_, _, how_many)| *how_many > 0) {
             text += &format!("; {} {}", number(*how_many), if *how_many == 1 { one } else { many });
         }
-        vec![("traces", text)]
+        let mut rows = vec![("traces", text)];
+        for (what, reasons) in [("repaired", &import.repaired), ("dropped", &import.dropped)] {
+            let named: Vec<String> =
+                reasons.iter().map(|(reason, how_many)| format!("{} {reason}", number(*how_many))).collect();
+            if !named.is_empty() {
+                rows.push(("", format!("{what}: {}", named.join(", "))));
+            }
+        }
+        rows
     }
 }
 
