@@ -27,9 +27,9 @@ use tonic::server::Grpc;
 use tonic::{Code, Request, Response, Status};
 
 /// LIMIT: open connections; one more is closed at once.
-const CONNECTIONS_MAX: usize = 256;
+const GRPC_CONNECTIONS_MAX: usize = 256;
 /// LIMIT: exports under way on one connection.
-const STREAMS_MAX: u32 = 32;
+const GRPC_CALLS_MAX: u32 = 32;
 /// How often a silent connection is asked whether it is still there, and how long it may take to say so.
 const ALIVE: Duration = Duration::from_secs(20);
 /// How long exports under way may take once the server ends.
@@ -44,7 +44,7 @@ const RETRY_INFO: &str = "type.googleapis.com/google.rpc.RetryInfo";
 
 /// Serves until `stop`; then answers what is under way, within a bound.
 pub(super) async fn serve(listener: TcpListener, telemetry: Telemetry, stop: CancellationToken) {
-    let (tasks, room) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS_MAX)));
+    let (tasks, room) = (TaskTracker::new(), Arc::new(Semaphore::new(GRPC_CONNECTIONS_MAX)));
     loop {
         let accepted = tokio::select! {
             biased;
@@ -76,7 +76,7 @@ async fn connection(stream: TcpStream, telemetry: Telemetry, stop: CancellationT
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).keep_alive_interval(ALIVE).keep_alive_timeout(ALIVE);
-    builder.max_concurrent_streams(STREAMS_MAX);
+    builder.max_concurrent_streams(GRPC_CALLS_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -19,7 +19,7 @@ pub const CHUNK_BYTES_MAX: usize = 64 << 10;
 /// LIMIT: frames of one unblock; it is given up when the connection of the last one drops too early.
 pub const POLL_ATTEMPTS_MAX: u32 = 8;
 /// LIMIT: the longest rest of a message whose connections drop.
-const REST_MAX: Millis = Millis(30_000);
+pub(super) const POLL_REST_MAX: Millis = Millis(30_000);
 
 /// Too many connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -158,7 +158,7 @@ impl Delivery {
             self.counts.retried += 1;
             self.enqueue(seq);
         } else {
-            let until = now.plus(doubled(item.attempts - 1, REST_MAX));
+            let until = now.plus(doubled(item.attempts - 1, POLL_REST_MAX));
             self.rest(seq, until);
         }
     }

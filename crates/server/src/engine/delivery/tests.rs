@@ -197,7 +197,7 @@ fn to_whom_no_stream_lasts_a_message_is_sent_ever_more_rarely_and_an_unblock_is_
     let letter = given[0].dead.clone().unwrap();
     assert_eq!((letter.attempts, letter.error.as_str()), (POLL_ATTEMPTS_MAX, "its stream dropped within 5000 ms"));
     delivery.retract(&given[0].message.key());
-    assert_eq!(delivery.rests.first(), Some(&(now.plus(Millis(30_000)), 1)), "the longest rest");
+    assert_eq!(delivery.rests.first(), Some(&(now.plus(poll::POLL_REST_MAX), 1)), "the longest rest");
     assert!(delivery.hasten(1) && delivery.rests.is_empty(), "or until somebody asks for it");
     let line = connect(&mut delivery, "g", "w");
     assert_eq!(take(&mut delivery, line, 9), ["t"]);

@@ -5,6 +5,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::header::{CONTENT_TYPE, HeaderMap};
 
+/// All the room there is for reading.
+const READING_KIB: u32 = 64 << 10;
+
 /// A served intake and a client of it.
 struct Bench {
     telemetry: Telemetry,
@@ -120,7 +123,7 @@ async fn a_server_that_ends_closes_what_is_silent() {
 async fn one_connection_too_many_is_closed_at_once() {
     let bench = Bench::new().await;
     let mut open = Vec::new();
-    for _ in 0..CONNECTIONS_MAX {
+    for _ in 0..GRPC_CONNECTIONS_MAX {
         let mut client = bench.client().await;
         client.ready().await.unwrap();
         open.push(client);
@@ -132,5 +135,37 @@ async fn one_connection_too_many_is_closed_at_once() {
         assert!(ended.is_ok(), "it is still open");
     }
     drop(open);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn so_many_calls_are_under_way_on_a_connection_and_the_next_waits() {
+    let bench = Bench::new().await;
+    let mut client = bench.client().await;
+    let length = u32::try_from(protobuf().len()).unwrap().to_be_bytes();
+    let frame = [&[0], &length[..], &protobuf()].concat();
+    let request = || {
+        let uri = format!("http://{}{EXPORT}", bench.address);
+        let request = hyper::Request::post(uri).header(CONTENT_TYPE, "application/grpc").header("te", "trailers");
+        request.body(Full::from(frame.clone())).unwrap()
+    };
+    // With the first answer it has learned how many calls may be under way.
+    assert_eq!(client.send_request(request()).await.unwrap().status().as_u16(), 200);
+    let held = bench.telemetry.reading.clone().acquire_many_owned(READING_KIB).await.unwrap();
+    let calls = usize::try_from(GRPC_CALLS_MAX).unwrap() + 3;
+    let mut answers = Vec::new();
+    for _ in 0..calls {
+        answers.push(tokio::spawn(client.send_request(request())));
+    }
+    let in_hand = || BATCHES_MAX - bench.telemetry.batches.available_permits();
+    while in_hand() < calls - 3 {
+        tokio::task::yield_now().await;
+    }
+    drop(held);
+    for answer in answers {
+        // One that has ended frees its place as soon as it is answered, so it is read before the next is looked at.
+        assert_eq!(answer.await.unwrap().unwrap().status().as_u16(), 200);
+        assert!(in_hand() <= calls - 3, "more were under way than may be");
+    }
     bench.end().await;
 }
