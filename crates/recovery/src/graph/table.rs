@@ -102,6 +102,8 @@ struct Octave {
     count: u32,
 }
 
+/// Durations that are looked at one by one, the newest first.
+const NEWEST: usize = 48;
 /// What is too old is dropped when so many seconds of it have gathered.
 const SLACK: u32 = 16;
 
@@ -142,7 +144,10 @@ impl History {
     }
 
     fn duration(&mut self, at: u32, bucket: u16) {
-        let place = self.durations.partition_point(|known| (known.at, known.bucket) < (at, bucket));
+        // Nearly always one of the newest: a search of the whole would touch memory that nothing else needs.
+        let before = |known: &Octave| (known.at, known.bucket) < (at, bucket);
+        let newer = self.durations.iter().rev().take(NEWEST).take_while(|known| !before(known)).count();
+        let place = if newer < NEWEST { self.durations.len() - newer } else { self.durations.partition_point(before) };
         match self.durations.get_mut(place).filter(|known| (known.at, known.bucket) == (at, bucket)) {
             Some(known) => known.count = known.count.saturating_add(1),
             None => self.durations.insert(place, Octave { at, bucket, count: 1 }),
