@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("server", &["base", "protocol", "recovery", "governance", "store", "client", "actuators", "phantom", "pilot"]),
     ("sandbox", &["base", "pilot", "client"]),
     ("sim", &["base", "protocol", "recovery", "governance", "store", "client", "actuators", "server"]),
-    ("lab", &["base", "server", "sim", "sandbox"]),
+    ("lab", &["base", "recovery", "server", "sim", "sandbox"]),
     ("cli", &["base", "protocol", "recovery", "governance", "client", "server", "sandbox", "lab"]),
     ("xtask", &[]),
 ];

@@ -613,9 +613,29 @@ pub(crate) enum BenchCommand {
         after_help = "Examples:\n  stanch bench protocol\n  stanch bench protocol --workload create --workload step --conns 32,128 --json\n  stanch bench protocol --url http://127.0.0.1:8001 --pid 4711 --workload get\n  stanch bench protocol --workload memory --promises 1000000\n\nWithout --url every workload gets a fresh server on an empty directory. CPU is what the server's process used,\nuser and system together, divided by the requests answered. Exit codes: 0 done, 3 a wrong answer."
     )]
     Protocol(BenchProtocolArgs),
+    /// Recovery groups: rebuilds, queries, joined spans and memory, and the paper's algorithm on the same graphs
+    #[command(
+        after_help = "Examples:\n  stanch bench groups\n  stanch bench groups --json\n  stanch bench groups --quick --json\n\nNetworks are drawn from fixed seeds. Progress is on stderr. Latencies are elapsed time, throughputs are per second\nof one processor. A run beside other work is marked as noisy. Exit code: 0 done."
+    )]
+    Groups(BenchGroupsArgs),
     /// The floor: a handler that does nothing on the server's HTTP stack
     #[command(hide = true)]
     Echo,
+}
+
+/// `stanch bench groups`
+#[cfg(feature = "lab")]
+#[derive(Debug, Args)]
+pub(crate) struct BenchGroupsArgs {
+    /// Networks drawn per shape, with the seeds 1, 2, … (default: 10, with --quick 1)
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(crate) seeds: Option<u64>,
+    /// Small networks, for a moment: it shows that it runs, never how fast
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `stanch bench protocol`

@@ -1,4 +1,4 @@
-//! `stanch bench protocol`: every workload runs and counts, for a moment. Never how fast.
+//! `stanch bench`: every workload runs and counts, for a moment. Never how fast.
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 mod support;
@@ -96,4 +96,36 @@ fn a_wrong_answer_and_a_missing_server_are_told() {
     let memory = ["--url", "http://127.0.0.1:1", "--workload", "memory", "--secs", "0.1", "--dir", path];
     let ran = stanch(&[&["bench", "protocol"][..], &memory[..]].concat());
     assert!(ran.exit != 0 && ran.err.contains("one of its own"), "{ran:?}");
+}
+
+#[test]
+fn groups_are_measured_and_compared() {
+    let ran = stanch(&["bench", "groups", "--quick", "--json"]);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    assert_eq!(ran.out.lines().count(), 1, "one object: {}", ran.out);
+    let report = ran.json();
+    for field in [
+        "rebuild_p99_us_20k",
+        "query_p99_us_20k",
+        "query_p99_us_paper",
+        "end_to_end_p99_us_20k",
+        "baseline_query_p99_us_paper",
+        "ingest_spans_per_s",
+        "otlp_spans_per_s",
+        "rss_mb_100k_edges",
+    ] {
+        assert!(report[field].as_f64().unwrap() > 0.0, "{field}: {report}");
+    }
+    assert_eq!(report["quick"], true, "its figures are not to be taken for measurements");
+    for shape in ["paper", "t20k"] {
+        let [p50, p99, max] = ["p50", "p99", "max"].map(|part| report[shape]["query_us"][part].as_f64().unwrap());
+        assert!(p50 <= p99 && p99 <= max, "{report}");
+        let (ours, theirs) = (&report[shape]["misses"], &report[shape]["baseline_misses"]);
+        assert_eq!(ours["asked"], theirs["asked"], "both are asked the same");
+        assert_eq!(ours["needless"], 0, "a group holds what is coupled and nothing else");
+        assert!(ours["missed"].as_u64() < theirs["missed"].as_u64(), "{ours} {theirs}");
+    }
+    assert_eq!(report["growth"].as_array().unwrap().len(), 2);
+    let ran = stanch(&["bench", "groups", "--quick"]);
+    assert!(ran.out.contains("QUICK") && ran.out.contains("the paper's algorithm"), "{}", ran.out);
 }

@@ -8,12 +8,14 @@ mod caller;
 mod drive;
 mod effects;
 mod floor;
+mod groups;
 mod process;
 mod report;
 mod requests;
 mod workload;
 
 pub use floor::echo;
+pub use groups::{AtSize, GroupsOptions, GroupsReport, Growth, Misses, Quantiles, groups, groups_text};
 pub use report::{Effect, Floor, Report, Row, text};
 pub use workload::Workload;
 

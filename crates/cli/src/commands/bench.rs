@@ -1,10 +1,10 @@
-//! `stanch bench`: how fast a server is.
+//! `stanch bench`: how fast a server is, and how fast recovery groups are found.
 
 use super::run::abandoned;
 use super::signals::Signals;
-use crate::args::BenchProtocolArgs;
+use crate::args::{BenchGroupsArgs, BenchProtocolArgs};
 use crate::failure::Failure;
-use ::lab::bench::{self, LOAD_CONNECTIONS_MAX, Options, Report, WINDOW_SECONDS_MAX, Workload};
+use ::lab::bench::{self, GroupsOptions, LOAD_CONNECTIONS_MAX, Options, Report, WINDOW_SECONDS_MAX, Workload};
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -85,6 +85,19 @@ fn show(report: &Report, as_json: bool) {
     } else {
         out!("{}", bench::text(report).trim_end());
     }
+}
+
+/// `stanch bench groups`
+pub(crate) fn groups(args: &BenchGroupsArgs) -> Result<u8, Failure> {
+    let options = if args.quick { GroupsOptions::QUICK } else { GroupsOptions::FULL };
+    let options = GroupsOptions { seeds: args.seeds.unwrap_or(options.seeds), ..options };
+    let report = bench::groups(&options, &mut |said| eprintln!("{said}"))?;
+    if args.json {
+        out!("{}", serde_json::to_string(&report).unwrap_or_default());
+    } else {
+        out!("{}", bench::groups_text(&report).trim_end());
+    }
+    Ok(0)
 }
 
 /// `stanch bench echo`

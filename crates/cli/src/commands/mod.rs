@@ -67,6 +67,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         #[cfg(feature = "lab")]
         Command::Bench(crate::args::BenchCommand::Protocol(args)) => Box::pin(bench::protocol(args)).await,
         #[cfg(feature = "lab")]
+        Command::Bench(crate::args::BenchCommand::Groups(args)) => bench::groups(&args),
+        #[cfg(feature = "lab")]
         Command::Bench(crate::args::BenchCommand::Echo) => bench::echo().await,
         Command::Doctor(args) => store::doctor(&args.data),
         Command::Backup(args) => Box::pin(backup::backup(args)).await,

@@ -194,7 +194,7 @@ impl Report {
 }
 
 impl Machine {
-    fn here() -> Machine {
+    pub(super) fn here() -> Machine {
         let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
         let value = |text: &str, name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
