@@ -62,7 +62,7 @@ pub fn groups(options: &GroupsOptions, say: &mut dyn FnMut(&str)) -> Result<Grou
             let mut loaded = load::Loaded::new(options.shape(shape), seed, options);
             let mut found = measure::all(&loaded, options);
             measure::rebuilds(&mut loaded, options, &mut found);
-            report.add(shape, found);
+            report.add(options.shape(shape), found);
         }
     }
     say("throughput: decoded spans, and OTLP protobuf");
