@@ -59,7 +59,7 @@ fn traces_are_trees_within_their_limits_and_repeat_with_their_seed() {
     let traffic = Traffic { exhaustive: true, child_first_ppm: 0, ..Traffic::default() };
     let traces: Vec<Vec<crate::span::Span>> = Traces::new(&network, &traffic).take(50).collect();
     for trace in &traces {
-        assert!(trace.len() <= traffic::TRACE_SPANS_MAX, "{}", trace.len());
+        assert!(trace.len() <= traffic::DRAWN_SPANS_MAX, "{}", trace.len());
         assert_eq!(trace.iter().filter(|span| span.parent.is_none()).count(), 1);
         for span in trace {
             let mut depth = 0;

@@ -4,7 +4,7 @@ use crate::span::{Kind, Peer, PeerKind, Span, Status};
 use base::Timestamp;
 
 /// LIMIT: spans of one trace.
-pub(super) const TRACE_SPANS_MAX: usize = 512;
+pub(super) const DRAWN_SPANS_MAX: usize = 512;
 /// LIMIT: calls below each other in one trace.
 pub(super) const CALL_DEPTH_MAX: u32 = 24;
 
@@ -134,7 +134,7 @@ impl Trace<'_> {
             let edges = network.callees(service).iter().filter(|edge| edge.caller_operation == operation);
             for edge in edges.clone().filter(|edge| !edge.fallback) {
                 let taken = self.draw.below(1_000_000) < u64::from(edge.probability_ppm);
-                if !(taken || self.traffic.exhaustive) || self.spans.len() + 2 > TRACE_SPANS_MAX {
+                if !(taken || self.traffic.exhaustive) || self.spans.len() + 2 > DRAWN_SPANS_MAX {
                     continue;
                 }
                 let (end, bad) = self.call(edge, own, clock, depth);
@@ -143,7 +143,7 @@ impl Trace<'_> {
             }
             let mut saved = false;
             for edge in edges.filter(|edge| edge.fallback && fell) {
-                if self.spans.len() + 2 <= TRACE_SPANS_MAX {
+                if self.spans.len() + 2 <= DRAWN_SPANS_MAX {
                     let (end, bad) = self.call(edge, own, clock, depth);
                     (saved, clock) = (saved || !bad, end + 10);
                 }
