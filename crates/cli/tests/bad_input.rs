@@ -105,7 +105,7 @@ fn trace_files() {
         case("cut gzip", Bad::Holds(cut), "damaged gzip"),
         case("changed gzip", Bad::Holds(changed), "damaged gzip"),
         case("cut JSON", holds("{\"data\": [\n  {\"traceID\": \"1\",\n   \"spans\": ["), "line 3, column 13: EOF"),
-        case("wrong type", holds("{\"data\": [\n {\"spans\": 7}]}"), "line 2, column 12: invalid type: integer `7`"),
+        case("wrong type", holds("{\"data\": [\n {\"spans\": 7}]}"), "line 2, column 13: invalid type: integer `7`"),
         case("no data", holds("{\"resourceSpans\": []}"), "no spans in it"),
         case("only bad spans", holds("{\"data\":[{\"spans\":[{},{\"traceID\":1}]}]}"), "2 dropped as malformed"),
         case("deep", Bad::Holds([&b"{\"data\":"[..], &[b'['; 100_000]].concat()), "line 1, column"),

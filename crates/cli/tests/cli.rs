@@ -253,6 +253,56 @@ fn group_answers_from_the_samples_with_their_counts() {
 }
 
 #[test]
+fn group_evaluate_prints_every_holdout_with_intervals_and_says_what_it_cannot() {
+    let train = sample("nezha/trainticket-2023-01-29-faultfree.spans.csv.gz");
+    let ran = stanch(&["group", "evaluate", "--traces", &train, "--json"]);
+    assert_eq!(ran.exit, 0, "{ran:?}");
+    let told = ran.json();
+    assert_eq!((&told["services"], &told["edges"], &told["traces"]), (&json!(25), &json!(42), &json!(71)));
+    for holdout in ["time", "sampling", "blackout"] {
+        let found = &told["holdouts"][holdout];
+        for level in ["edge_fn", "call_fn", "trace_fn", "decision_fn", "decision_raw", "full"] {
+            let number = |part: &str| found[level][part].as_f64().unwrap();
+            assert!(
+                number("low") <= number("point") && number("point") <= number("high"),
+                "{holdout} {level}: {found}"
+            );
+            assert!(number("n") > 0.0, "{holdout} {level}");
+        }
+        // One minute is too little for full permission, so nothing is claimed.
+        assert_eq!((&found["covered"], &found["bound"]), (&json!("not_claimed"), &json!(null)), "{holdout}");
+        assert_eq!(found["decision_fn"]["k"], json!(0), "{holdout}");
+    }
+    let fault = told["holdouts"]["fault"]["not_evaluable"].as_str().unwrap();
+    assert!(fault.contains("--fault-free FILE"), "{fault}");
+    let boutique = sample("nezha/onlineboutique-2022-08-23-faultfree.spans.csv.gz");
+    let ran = stanch(&["group", "evaluate", "--traces", &boutique, "--holdout", "fault", "--fault-free", &train]);
+    assert!(ran.exit == 0 && ran.out.contains("10 services, 13 edges from 22,969 spans"), "{ran:?}");
+    assert!(
+        ran.out.contains("13/13") && ran.out.contains("not_claimed"),
+        "of another system nothing is known: {ran:?}"
+    );
+}
+
+#[test]
+fn the_graph_is_listed_exported_and_drawn() {
+    let traces = sample(COMPOSE);
+    let listed = stanch(&["group", "ls", "--traces", &traces]);
+    assert!(listed.exit == 0 && listed.out.lines().count() == 13, "{listed:?}");
+    let services = stanch(&["group", "ls", "--traces", &traces, "--json"]).json();
+    let compose = services.as_array().unwrap().iter().find(|line| line["name"] == "compose-post-service").unwrap();
+    assert_eq!((&compose["callers"], &compose["callees"], &compose["mature"]), (&json!(1), &json!(7), &json!(false)));
+    let graph = stanch(&["graph", "export", "--traces", &traces]).json();
+    assert_eq!((graph["services"].as_array().unwrap().len(), graph["edges"].as_array().unwrap().len()), (12, 11));
+    let dot = stanch(&["graph", "export", "--traces", &traces, "--dot"]).out;
+    assert!(dot.starts_with("digraph") && dot.matches(" -> ").count() == 11, "{dot}");
+    let mermaid = stanch(&["group", "compose-post-service", "--traces", &traces, "--mermaid"]);
+    assert!(mermaid.exit == 3 && mermaid.out.contains(":::restart"), "too few requests to act on: {mermaid:?}");
+    let both = stanch(&["graph", "export", "--traces", &traces, "--dot", "--mermaid"]);
+    assert_eq!(both.exit, 2, "{both:?}");
+}
+
+#[test]
 fn a_declared_pair_is_a_group_of_two() {
     let dir = tempfile::tempdir().unwrap();
     let declared = dir.path().join("stanch.toml");

@@ -160,7 +160,11 @@ fn emit(trace: u128, rows: Vec<Row>, options: &Options<'_>, report: &mut Report,
         }
     }
     let repaired = repair::repair(&stated);
-    let mut writer = Writer { trace, options, report, sink, times: &times, callers: BTreeMap::new() };
+    let mut below: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for (rpc, time) in times.iter().filter_map(|(rpc, time)| Some((repair::parent(rpc)?, *time))) {
+        below.entry(rpc).and_modify(|known| *known = time.min(*known)).or_insert(time);
+    }
+    let mut writer = Writer { trace, options, report, sink, times: &times, below, callers: BTreeMap::new() };
     for (hole, service) in &repaired.holes {
         writer.hole(hole, service);
     }
@@ -205,6 +209,8 @@ struct Writer<'a, 'o> {
     report: &'a mut Report,
     sink: &'a mut dyn FnMut(Span),
     times: &'a BTreeMap<String, (u64, u64)>,
+    /// The earliest call below each place, for places that no row states.
+    below: BTreeMap<&'a str, (u64, u64)>,
     /// Callers that were written because no row states them.
     callers: BTreeMap<String, u64>,
 }
@@ -282,9 +288,8 @@ impl Writer<'_, '_> {
     }
 
     fn span(&self, rpc: &str, own: u64, service: &str, interface: Option<&str>, parent: Option<u64>) -> Span {
-        let children =
-            || self.times.iter().filter(|(other, _)| repair::parent(other) == Some(rpc)).map(|(_, time)| *time);
-        let (start_us, duration_us) = self.times.get(rpc).copied().or_else(|| children().min()).unwrap_or((0, 0));
+        let time = self.times.get(rpc).or_else(|| self.below.get(rpc));
+        let (start_us, duration_us) = time.copied().unwrap_or((0, 0));
         Span {
             trace: self.trace,
             id: own,

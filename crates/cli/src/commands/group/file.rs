@@ -82,7 +82,7 @@ fn empty(traces: &Path, report: &Report) -> Failure {
 /// Service edges alone say who calls whom, not how sure that is: they are taken as declared.
 fn edges(opened: &mut Opened, traces: &Path, declared: Option<Topology>) -> Result<Found, Failure> {
     let read = import::edge_list(&mut opened.input);
-    let (listed, report) = read.map_err(|error| unreadable(traces, opened.packed, error))?;
+    let (listed, report) = read.map_err(|error| opened.failed(traces, error))?;
     if listed.is_empty() {
         return Err(Failure::file(traces, "no edges in it").next(FORMATS));
     }
@@ -107,7 +107,16 @@ impl Opened {
     fn each(&mut self, traces: &Path, sink: &mut dyn FnMut(Span)) -> Result<Report, Failure> {
         let options = Options { authenticated: true, dictionary: self.dictionary.as_deref() };
         let read = import::read_from(&mut self.input, &options, sink);
-        read.map_err(|error| unreadable(traces, self.packed, error))
+        read.map_err(|error| self.failed(traces, error))
+    }
+
+    /// What is wrong with a text that was unpacked may be wrong with the packing: the rest of it tells.
+    fn failed(&mut self, traces: &Path, error: ImportError) -> Failure {
+        let rest = if self.packed { std::io::copy(&mut self.input, &mut std::io::sink()) } else { Ok(0) };
+        match rest {
+            Ok(_) => unreadable(traces, self.packed, error),
+            Err(damage) => unreadable(traces, self.packed, ImportError::Unreadable { why: damage.to_string() }),
+        }
     }
 }
 

@@ -219,7 +219,10 @@ impl<'a> Work<'a> {
                     }
                     None => Some(Standing::Orphan),
                 },
-                Some(above) => (one.um.as_ref() != self.callee(above)).then_some(Standing::Detached),
+                // Under a call that reached nobody knows whom, nothing has a position.
+                Some(above) => {
+                    (one.um.is_none() || one.um.as_ref() != self.callee(above)).then_some(Standing::Detached)
+                }
                 None => None,
             };
             if let Some(standing) = standing {
