@@ -170,7 +170,8 @@ impl Report {
 /// The format of a text, judged by its beginning.
 #[must_use]
 pub fn detect(bytes: &[u8]) -> Option<Format> {
-    let head = bytes.get(..bytes.len().min(4_096)).unwrap_or(bytes);
+    let most = usize::try_from(HEAD_BYTES_MAX).unwrap_or(usize::MAX);
+    let head = bytes.get(..bytes.len().min(most)).unwrap_or(bytes);
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let has = |word: &str| text.contains(word);

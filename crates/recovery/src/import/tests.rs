@@ -207,6 +207,14 @@ fn formats_are_told_apart_and_the_unsupported_are_named() {
 }
 
 #[test]
+fn a_format_is_told_by_so_many_bytes_and_no_more() {
+    let after = |blanks: u64| format!("{}{{\"data\":[]}}", " ".repeat(usize::try_from(blanks).unwrap()));
+    // Brace, key and both its quotes take seven bytes.
+    assert_eq!(spans(after(HEAD_BYTES_MAX - 7).as_bytes(), &TRUSTED), Ok((Vec::new(), Report::default())));
+    assert_eq!(spans(after(HEAD_BYTES_MAX).as_bytes(), &TRUSTED), Err(ImportError::Unrecognized));
+}
+
+#[test]
 fn a_bad_line_of_otlp_json_is_one_dropped_record() {
     let line = |id: u64| {
         let span = otlp::Span { span_id: id.to_be_bytes().to_vec(), parent_span_id: Vec::new(), ..client_span() };
