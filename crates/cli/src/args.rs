@@ -2,10 +2,12 @@
 
 mod durable;
 mod graph;
+mod misses;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use durable::*;
 pub(crate) use graph::*;
+pub(crate) use misses::*;
 use std::path::PathBuf;
 
 /// Recovery of distributed systems that you can preview, prove and undo.
@@ -87,6 +89,11 @@ pub(crate) enum Command {
     /// The dependency graph as data or as a picture
     #[command(subcommand, after_help = "Example:\n  stanch graph export --traces spans.csv.gz --mermaid")]
     Graph(GraphCommand),
+    /// Dependencies that were missed: what failed after a restart although no answer had named it
+    #[command(
+        after_help = "Examples:\n  stanch misses\n  stanch misses --accept \"inventory->payments\" --as kim\n  stanch misses --dismiss \"inventory->payments\" --as kim --reason \"its disk was full\""
+    )]
+    Misses(MissesArgs),
     /// The signed record of an incident: one file that anyone verifies without a server
     #[command(subcommand, after_help = "Example:\n  stanch evidence verify inc-….stanch")]
     Evidence(EvidenceCommand),
@@ -149,6 +156,9 @@ pub(crate) struct RecoverArgs {
     /// With --sandbox: the same number gives the same shop, load and fault
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// With --sandbox: plant a coupling that nothing declares: inventory fails requests once payments is restarted
+    #[arg(long)]
+    pub(crate) hidden_coupling: bool,
     /// With --sandbox: its data directory, which stays (else a fresh one, of which only the evidence of a success stays)
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
@@ -251,7 +261,7 @@ pub(crate) enum Fault {
 #[derive(Debug, Subcommand)]
 pub(crate) enum SandboxCommand {
     /// Start the shop, a server and an executor
-    #[command(after_help = "Example:\n  stanch sandbox up --data /tmp/shop")]
+    #[command(after_help = "Examples:\n  stanch sandbox up --data /tmp/shop\n  stanch sandbox up --hidden-coupling")]
     Up(UpArgs),
     /// End everything that `up` started
     #[command(after_help = "Example:\n  stanch sandbox down")]
@@ -293,6 +303,9 @@ pub(crate) struct UpArgs {
     /// The same number gives the same shop and load
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Plant a coupling that nothing declares: inventory fails requests once payments is restarted, until it is restarted itself
+    #[arg(long)]
+    pub(crate) hidden_coupling: bool,
 }
 
 /// Where the shop is.

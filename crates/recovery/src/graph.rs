@@ -112,6 +112,8 @@ pub struct Graph {
     co_restarts: BTreeMap<(u32, u32), (u32, bool)>,
     /// What follows from declarations and facts, until they change.
     coupling: OnceLock<Arc<build::Coupling>>,
+    /// (caller, callee): a restart of the callee broke the caller, and no answer had named it.
+    missed: BTreeSet<(u32, u32)>,
     join: Join,
     /// Kept to be used again.
     waiters: Vec<Ref>,
@@ -153,6 +155,7 @@ impl Graph {
             roots_halved: None,
             co_restarts: BTreeMap::new(),
             coupling: OnceLock::new(),
+            missed: BTreeSet::new(),
             join: Join::new(seed),
             waiters: Vec::new(),
             births: 0,

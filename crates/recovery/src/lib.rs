@@ -5,6 +5,7 @@
 
 pub mod call;
 pub mod check;
+pub mod falsify;
 pub mod graph;
 pub mod groups;
 pub mod holdout;

@@ -2,6 +2,7 @@
 
 use crate::ports::free_port;
 use crate::rollout;
+use crate::service::sessions;
 use crate::topology::{self, TopologyOptions};
 use crate::{POLICY_FILE, RATE, TOPOLOGY_FILE};
 use anyhow::Context as _;
@@ -19,6 +20,8 @@ pub struct Options {
     pub rate: u32,
     /// Of everything random.
     pub seed: u64,
+    /// Whether one service fails once another is restarted, in a way that nothing declares and no call shows.
+    pub hidden_coupling: bool,
 }
 
 /// A directory that is ready.
@@ -38,7 +41,7 @@ impl Options {
     /// The usual shop, sending its spans to `server`.
     #[must_use]
     pub fn new(server: &str) -> Options {
-        Options { server: server.to_owned(), rate: RATE, seed: 1 }
+        Options { server: server.to_owned(), rate: RATE, seed: 1, hidden_coupling: false }
     }
 }
 
@@ -50,7 +53,7 @@ pub fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Prepared> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let load = format!("127.0.0.1:{}", free_port()?);
     let agent = format!("127.0.0.1:{}", free_port()?);
-    let Options { server, rate, seed } = options.clone();
+    let Options { server, rate, seed, hidden_coupling } = options.clone();
     let text = topology::text(&TopologyOptions { otlp: server, load: load.clone(), agent: agent.clone(), rate, seed });
     let prepared = Prepared {
         topology: dir.join(TOPOLOGY_FILE),
@@ -60,6 +63,14 @@ pub fn prepare(dir: &Path, options: &Options) -> anyhow::Result<Prepared> {
     };
     for (path, text) in [(&prepared.topology, text.as_str()), (&prepared.policy, POLICY)] {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    // What earlier processes left there is nobody's any more.
+    let volume = dir.join(sessions::VOLUME);
+    if volume.is_dir() {
+        std::fs::remove_dir_all(&volume)?;
+    }
+    if hidden_coupling {
+        std::fs::create_dir(&volume)?;
     }
     // A shop that ended with a bad configuration begins with a good one: it could not open otherwise.
     let good = rollout::payments(rollout::KEY);
@@ -106,6 +117,14 @@ mod tests {
         assert_eq!(rollout::current(&home, rollout::PAYMENTS).expect("read"), Some(1));
         prepare(&home, &Options::new("http://127.0.0.1:8001")).expect("prepared again");
         assert_eq!(rollout::current(&home, rollout::PAYMENTS).expect("read"), Some(1), "nothing new to roll out");
+        assert!(!home.join(sessions::VOLUME).exists());
+        let coupled = Options { hidden_coupling: true, ..Options::new("http://127.0.0.1:8001") };
+        let hidden = prepare(&home, &coupled).expect("prepared with a volume");
+        assert!(home.join(sessions::VOLUME).is_dir());
+        let declared = std::fs::read_to_string(&hidden.topology).expect("topology");
+        assert!(!declared.contains("session"), "nothing declares it");
+        prepare(&home, &Options::new("http://127.0.0.1:8001")).expect("prepared without");
+        assert!(!home.join(sessions::VOLUME).exists());
         rollout::roll_out(&home, rollout::PAYMENTS, &rollout::payments("2026-12")).expect("rolled out");
         prepare(&home, &Options::new("http://127.0.0.1:8001")).expect("prepared again");
         assert_eq!(rollout::current(&home, rollout::PAYMENTS).expect("read"), Some(3), "it opens with what works");

@@ -3,6 +3,7 @@
 mod fulfillment;
 mod ledger;
 mod queue;
+pub(crate) mod sessions;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use axum::routing::{get, post};
 use bytes::Bytes;
 use opentelemetry::Context;
 use serde::{Deserialize, Serialize};
+use sessions::Sessions;
 use settings::Settings;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -86,6 +88,7 @@ struct Shop {
     telemetry: Telemetry,
     wounds: Wounds,
     settings: Settings,
+    sessions: Sessions,
     keep: Keep,
 }
 
@@ -134,6 +137,7 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Running> {
         telemetry,
         wounds: Wounds::default(),
         settings: Settings::open(&options.data, profile.config),
+        sessions: Sessions::open(&options.data, profile.name, options.replica)?,
         keep,
     });
     starts::record(&options.data, profile.name, options.replica, &address, &options.identity)?;
@@ -147,7 +151,9 @@ pub async fn start(options: ServiceOptions) -> anyhow::Result<Running> {
     let consumer = consumes.then(|| tokio::spawn(fulfillment::consume(shop.clone())));
     let following = tokio::spawn({
         let shop = shop.clone();
-        async move { shop.settings.follow().await }
+        async move {
+            tokio::join!(shop.settings.follow(), shop.sessions.follow());
+        }
     });
     Ok(Running { address, shop, stop, server, consumer, following })
 }
@@ -241,9 +247,10 @@ fn routes(shop: Arc<Shop>) -> Router {
 
 async fn request(State(shop): State<Arc<Shop>>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let context = shop.telemetry.server(shop.profile.path, &headers);
-    // Without a key nothing can be signed: every request ends here.
-    let unsigned = (!shop.settings.are_good()).then_some(StatusCode::INTERNAL_SERVER_ERROR);
-    if let Some(status) = shop.wounds.refusal().or(unsigned) {
+    // Without a key nothing can be signed, without its sessions nothing reserved: every request ends here.
+    let is_unfit = !shop.settings.are_good() || shop.sessions.fail(&body);
+    let unfit = is_unfit.then_some(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Some(status) = shop.wounds.refusal().or(unfit) {
         telemetry::end(&context, status.as_u16());
         return answer(status);
     }

@@ -6,6 +6,7 @@ use crate::engine::{Engine, Env};
 use crate::incidents::Registry;
 use crate::keys::Keys;
 use crate::limits::Traffic;
+use crate::misses::Misses;
 use crate::platform::Platform;
 use crate::telemetry::Telemetry;
 use governance::policy::Policy;
@@ -38,6 +39,8 @@ pub struct App {
     pub way: Arc<dyn Way>,
     /// The incidents this process runs or ran.
     pub incidents: Registry,
+    /// Dependencies that answers had missed.
+    pub misses: Misses,
     /// What goes through the listener.
     pub traffic: Traffic,
     /// The data directory.

@@ -269,7 +269,11 @@ fn is_next(app: &App, version: u64) -> Result<(), HoldError> {
     if version == current + 1 { Ok(()) } else { Err(HoldError::Stale(current)) }
 }
 
-fn fits(by: &str, reason: &str) -> Result<(), HoldError> {
+/// Whether a name and a reason can be kept.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn fits(by: &str, reason: &str) -> Result<(), HoldError> {
     let plain = |text: &str| !text.chars().any(char::is_control);
     if by.len() > NAME_BYTES_MAX || by.is_empty() || !plain(by) {
         return Err(HoldError::Refused(format!("a name is 1 to {NAME_BYTES_MAX} bytes in one line")));

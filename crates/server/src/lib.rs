@@ -22,6 +22,7 @@ pub mod keys;
 pub mod limits;
 mod listen;
 mod metrics;
+pub mod misses;
 pub mod outbox;
 pub mod platform;
 pub mod promises;

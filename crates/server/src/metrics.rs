@@ -6,6 +6,7 @@
 use crate::app::App;
 use crate::engine::{Engine, Meters, STATUSES};
 use crate::limits::Traffic;
+use crate::misses::Misses;
 use crate::telemetry::Telemetry;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -45,8 +46,8 @@ pub(crate) struct Version {
 
 /// `/metrics` and `/version`.
 pub(crate) fn routes(app: &App) -> Router {
-    let (engine, traffic, telemetry) = (app.engine.clone(), app.traffic.clone(), app.telemetry.clone());
-    let source = Source { engine, traffic, telemetry, started: app.env.now().0 };
+    let (engine, traffic, started) = (app.engine.clone(), app.traffic.clone(), app.env.now().0);
+    let source = Source { engine, traffic, telemetry: app.telemetry.clone(), misses: app.misses.clone(), started };
     let mut registry = Registry::default();
     registry.register_collector(Box::new(source));
     let about = version(app.engine.profile());
@@ -80,6 +81,7 @@ struct Source {
     engine: Engine,
     traffic: Traffic,
     telemetry: Telemetry,
+    misses: Misses,
     /// When this server started, in milliseconds since 1970.
     started: i64,
 }
@@ -151,6 +153,9 @@ impl Source {
         )?;
         let records = i64::try_from(self.engine.log_size()).unwrap_or(i64::MAX);
         gauge(encoder, "stanch_evidence_records", "Durable records in the evidence log", records)?;
+        let help = "Services that failed after a restart although no answer had named them";
+        let metric = encoder.encode_descriptor("stanch_missed_dependencies", help, None, MetricType::Counter)?;
+        ConstCounter::new(self.misses.recorded()).encode(metric)?;
         let writable = i64::from(self.engine.is_writable());
         gauge(encoder, "stanch_writable", "1 while the store takes writes, else 0", writable)?;
         let help = "Messages to workers, by what became of them";

@@ -6,10 +6,11 @@ use crate::engine::{self, Engine, Env};
 use crate::incidents::{self, Registry};
 use crate::keys::{self, InitError};
 use crate::limits::Traffic;
+use crate::misses::Misses;
 use crate::platform::Platform;
 use crate::telemetry::Telemetry;
 use crate::{
-    agents, backup, evidence, groups, holds, inspect, listen, metrics, outbox, promises, remediation, telemetry,
+    agents, backup, evidence, groups, holds, inspect, listen, metrics, misses, outbox, promises, remediation, telemetry,
 };
 use axum::Router;
 use base::Millis;
@@ -217,6 +218,8 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
     let config = engine_config(&settings, windows.lease.reconnect_grace);
     let engine = (outside.open)(config, env.clone())?;
     let telemetry = Telemetry::new(env.clone(), &graph_config(&windows), &topology)?;
+    let misses = Misses::load(&engine);
+    misses.facts().iter().for_each(|fact| telemetry.record(fact));
     let platform = outside.platform.map(|see| see(topology.clone()));
     let traffic = Traffic::new(env.clone(), settings.server.clone());
     Ok(App {
@@ -232,6 +235,7 @@ pub fn assemble(data: &Path, settings: Settings, env: Env, outside: Outside) -> 
         way: outside.way,
         settings: Arc::new(settings),
         incidents: Registry::default(),
+        misses,
         data: data.to_owned(),
     })
 }
@@ -293,6 +297,7 @@ pub fn router(app: &App, url: &str) -> Router {
         .merge(remediation::routes(app.clone()))
         .merge(groups::routes(app.clone()))
         .merge(holds::routes(app.clone()))
+        .merge(misses::routes(app.clone()))
         .merge(metrics::routes(app))
         .merge(backup::routes(app.clone()))
         .merge(outbox::routes(app.engine.clone()))

@@ -10,7 +10,7 @@ mod intake;
 mod ports;
 
 use base::{Millis, Timestamp};
-use recovery::graph::{Config, Graph, Snapshot};
+use recovery::graph::{Config, Graph, OperationalFact, Snapshot};
 use recovery::span::Span;
 use recovery::topology::Topology;
 use std::collections::VecDeque;
@@ -108,6 +108,11 @@ impl Telemetry {
                 return;
             }
         }
+    }
+
+    /// Tells the graph something that was observed of operations.
+    pub fn record(&self, fact: &OperationalFact) {
+        self.lock().graph.record(fact);
     }
 
     /// The graph as it is now.

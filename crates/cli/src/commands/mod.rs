@@ -10,6 +10,7 @@ mod hold;
 mod invoke;
 #[cfg(feature = "lab")]
 mod lab;
+mod misses;
 mod outbox;
 mod promise;
 mod records;
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Proxy(args) => run::proxy(args).await,
         Command::Group(args) => group::run(args).await,
         Command::Graph(GraphCommand::Export(args)) => group::export(&args).await,
+        Command::Misses(args) => misses::run(&args).await,
         Command::Evidence(EvidenceCommand::Verify { file, trust, json }) => {
             evidence::verify(&file, trust.as_deref(), json)
         }

@@ -166,7 +166,7 @@ fn tidy(dir: &Path, keep: Keep) -> std::io::Result<String> {
 }
 
 async fn show(args: &RecoverArgs, shop: &mut Shop, began: Instant) -> Result<u8, Failure> {
-    shop.start(0, args.seed).await?;
+    shop.start(0, args.seed, args.hidden_coupling).await?;
     let (running, dir) = (&*shop, shop.dir.as_path());
     let target = args.target.clone().or(args.service.clone()).unwrap_or_else(|| SHOP_TARGET.to_owned());
     say(

@@ -233,10 +233,12 @@ fn order(context: &Context<'_>, out: &mut Vec<Rejection>) {
     }
 }
 
-/// Whether `caller`'s target calls `callee`'s over a hard edge.
+/// Whether `caller`'s target calls `callee`'s over a hard edge. A missed dependency that is no call has no traffic to drain.
 fn hard_call(world: &World, caller: &Resolved, callee: &Resolved) -> bool {
     let pairs = caller.touched.services.iter().flat_map(|a| callee.touched.services.iter().map(move |b| (a, b)));
-    pairs.into_iter().any(|(a, b)| a != b && world.slice.edge(a, b).is_some_and(crate::graph::EdgeView::is_hard))
+    pairs.into_iter().any(|(a, b)| {
+        a != b && world.slice.edge(a, b).is_some_and(|edge| edge.is_hard() && (edge.calls > 0 || !edge.missed))
+    })
 }
 
 /// Whether an earlier step that is still open takes all traffic from every one of the targets.

@@ -122,7 +122,7 @@ impl Graph {
     }
 
     /// s → t for every "restarting s requires restarting t": declared (both ways), needed by each other at
-    /// start, or observed twice or confirmed.
+    /// start, observed twice or confirmed, or missed once.
     fn couple(&self) -> Coupling {
         let mut coupled: Coupling = BTreeMap::new();
         let mut needs: BTreeMap<u32, BTreeSet<u32>> = BTreeMap::new();
@@ -150,6 +150,9 @@ impl Graph {
             if *times >= 2 || *confirmed {
                 coupled.entry(*service).or_default().insert(*with);
             }
+        }
+        for (caller, callee) in &self.missed {
+            coupled.entry(*callee).or_default().insert(*caller);
         }
         coupled
     }
@@ -208,7 +211,12 @@ impl Index {
             calls,
             first_seen: first,
             last_seen: last,
-            source: EdgeView::source(calls, flow.is_some_and(|flow| flow.declared.is_some())).into(),
+            source: EdgeView::source(
+                calls,
+                flow.is_some_and(|flow| flow.declared.is_some()),
+                flow.is_some_and(|flow| flow.missed),
+            )
+            .into(),
         }
     }
 

@@ -38,14 +38,16 @@ pub enum OperationalFact {
         /// A person confirmed it.
         confirmed: bool,
     },
-    /// A person dismissed what was suspected.
+    /// A person dismissed what was suspected: a co-restart, or a missed dependency of `with` on `service`.
     Dismissed {
         /// The service restarted first.
         service: String,
         /// The one that seemed to follow.
         with: String,
     },
-    /// A service failed that no answer had named: a permanent hard edge.
+    /// A service failed that no answer had named: a permanent hard edge, and restarting the callee requires
+    /// restarting the caller. Both are suspected until a topology file couples them, or a person confirms it as a
+    /// co-restart or dismisses it.
     MissedDependency {
         /// The one that failed.
         caller: String,
@@ -104,6 +106,7 @@ impl Graph {
             (flow.declared, flow.changed) = (Some(Box::new(edge)), epoch);
         }
         self.coupling = OnceLock::new();
+        self.suspect();
         (0_u32..).zip(self.marks.clone()).for_each(|(service, _)| self.mark(service));
         Ok(counted)
     }
@@ -128,19 +131,43 @@ impl Graph {
             }
             OperationalFact::Dismissed { .. } => {
                 self.co_restarts.remove(&(first, second));
+                if self.missed.remove(&(second, first)) {
+                    let flow = self.flow_id(second, first);
+                    if let Some(flow) = self.flow_mut(flow) {
+                        (flow.missed, flow.changed) = (false, epoch);
+                    }
+                    self.forget_bare_flows();
+                }
             }
             OperationalFact::MissedDependency { .. } => {
                 let flow = self.flow_id(first, second);
                 if let Some(flow) = self.flow_mut(flow) {
                     (flow.missed, flow.changed) = (true, epoch);
                 }
-                for service in [first, second] {
-                    self.services.get_mut(service).into_iter().for_each(|found| found.suspected = true);
-                }
+                self.missed.insert((first, second));
             }
         }
+        self.suspect();
         for service in [first, second] {
             self.services.get_mut(service).into_iter().for_each(|found| found.changed = epoch);
+        }
+    }
+
+    /// A missed dependency hangs over both its services until a topology file says that they are coupled, or a person does.
+    fn suspect(&mut self) {
+        let confirmed = |caller: u32, callee: u32| self.co_restarts.get(&(callee, caller)).is_some_and(|known| known.1);
+        let names = |id: u32, other: u32| {
+            let declared = self.services.get(id).and_then(|service| service.declared.as_ref());
+            declared.is_some_and(|declared| declared.coupled.contains(self.names.name(other)))
+        };
+        let is_open = |(caller, callee): &&(u32, u32)| {
+            !names(*caller, *callee) && !names(*callee, *caller) && !confirmed(*caller, *callee)
+        };
+        let open = self.missed.iter().filter(is_open);
+        let suspected: BTreeSet<u32> = open.flat_map(|(caller, callee)| [*caller, *callee]).collect();
+        self.services.for_each_mut(|service| service.suspected = false);
+        for service in suspected {
+            self.services.get_mut(service).into_iter().for_each(|found| found.suspected = true);
         }
     }
 

@@ -222,7 +222,11 @@ impl Snapshot {
         let view = self.service(member);
         let needs = view.into_iter().flat_map(|view| &view.start_needs).map(|other| (other, Relation::StartNeeds));
         let coupled = view.into_iter().flat_map(|view| &view.coupled).map(|other| (other, Relation::Coupled));
-        needs.chain(coupled).map(move |(other, relation)| Evidence::declared(member, other, relation))
+        needs.chain(coupled).map(move |(other, relation)| {
+            let found = Evidence::declared(member, other, relation);
+            let missed = self.edge(other, member).is_some_and(|edge| edge.missed && !edge.declared);
+            if missed { Evidence { source: "missed once".to_owned(), ..found } } else { found }
+        })
     }
 
     /// The part that answers every question about `seeds`: their closure, its hard and its direct callers, the

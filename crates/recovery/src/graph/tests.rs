@@ -356,9 +356,49 @@ fn declarations_couple_both_ways_and_are_all_or_nothing() {
     graph.declare(&cyclic).unwrap();
     graph.record(&OperationalFact::MissedDependency { caller: "gateway".into(), callee: "ledger".into() });
     let snapshot = graph.snapshot(now);
-    assert_eq!(snapshot.missing_members(&["ledger"]), ["payments"]);
+    assert_eq!(snapshot.missing_members(&["ledger"]), ["gateway", "payments"]);
     assert!(snapshot.edge("gateway", "ledger").unwrap().is_hard());
     assert!(snapshot.permission(&["gateway"], now).because(ReasonKind::Suspected));
+}
+
+#[test]
+fn a_missed_dependency_couples_one_way_until_a_person_dismisses_it_and_is_suspected_until_a_file_declares_it() {
+    let (mut graph, now) = story(12, 0, 0, true);
+    let clean = graph.snapshot(now);
+    graph.record(&OperationalFact::MissedDependency { caller: "fulfillment".into(), callee: "payments".into() });
+    let snapshot = graph.snapshot(now);
+    assert_eq!(snapshot.missing_members(&["payments"]), ["fulfillment"]);
+    assert_eq!(snapshot.missing_members(&["fulfillment"]), Vec::<String>::new());
+    let edge = snapshot.edge("fulfillment", "payments").unwrap();
+    assert!(edge.is_hard() && edge.missed && !edge.declared);
+    for service in ["payments", "fulfillment"] {
+        assert_eq!(snapshot.permission(&[service], now).level, Level::Cautious, "{service}");
+    }
+    assert!(snapshot.why("payments").iter().filter(|it| it.source == "missed once").count() == 2, "edge and coupling");
+    let group = crate::groups::group(&snapshot, &["payments"], &crate::groups::GroupPolicy::at(now)).unwrap();
+    assert_eq!(group.waves, [[["payments"]], [["fulfillment"]]], "what failed comes up after what it needs");
+    // Neither spans nor a file that says nothing of it take it back.
+    assert_eq!(graph.expire(now.plus(Millis(100 * 86_400_000))), 0);
+    graph.declare(&topology()).unwrap();
+    assert!(graph.snapshot(now).permission(&["payments"], now).because(ReasonKind::Suspected));
+    let mut agreed = topology();
+    agreed.service.get_mut("payments").unwrap().coupled = vec!["fulfillment".into()];
+    agreed.service.entry("fulfillment".into()).or_default();
+    graph.declare(&agreed).unwrap();
+    let declared = graph.snapshot(now);
+    assert_eq!(declared.permission(&["payments"], now).level, Level::Full);
+    assert_eq!(declared.missing_members(&["payments"]), ["fulfillment"]);
+    graph.declare(&topology()).unwrap();
+    let (service, with) = ("payments".to_owned(), "fulfillment".to_owned());
+    graph.record(&OperationalFact::CoRestart { service, with, confirmed: true });
+    let confirmed = graph.snapshot(now);
+    assert_eq!(confirmed.permission(&["payments", "fulfillment"], now).level, Level::Full);
+    assert_eq!(confirmed.missing_members(&["payments"]), ["fulfillment"]);
+    graph.record(&OperationalFact::Dismissed { service: "payments".into(), with: "fulfillment".into() });
+    let dismissed = graph.snapshot(now);
+    assert_eq!(dismissed.edges(), clean.edges());
+    assert_eq!(dismissed.missing_members(&["payments"]), Vec::<String>::new());
+    assert_eq!(dismissed.permission(&["payments"], now).level, Level::Full);
 }
 
 #[test]

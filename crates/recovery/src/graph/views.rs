@@ -233,7 +233,7 @@ base::record! {
         7 pub first_seen: Option<Timestamp>,
         /// Of a call: last seen.
         8 pub last_seen: Option<Timestamp>,
-        /// `spans`, `declared` or `spans and declared`.
+        /// `spans`, `declared`, `spans and declared`, or `missed once`.
         9 pub source: String,
     }
 }
@@ -273,14 +273,15 @@ impl EdgeView {
             calls: self.calls,
             first_seen: self.first_seen,
             last_seen: self.last_seen,
-            source: EdgeView::source(self.calls, self.declared).into(),
+            source: EdgeView::source(self.calls, self.declared, self.missed).into(),
         }
     }
 
-    pub(super) fn source(calls: u64, declared: bool) -> &'static str {
+    pub(super) fn source(calls: u64, declared: bool, missed: bool) -> &'static str {
         match (calls > 0, declared) {
             (true, true) => "spans and declared",
             (true, false) => "spans",
+            (false, false) if missed => "missed once",
             (false, _) => "declared",
         }
     }

@@ -28,6 +28,9 @@ pub struct AgentView {
     pub suspects: Vec<String>,
     /// Members of the recovery group.
     pub group: Vec<String>,
+    /// How sure the traces are about the group: no more than cautious.
+    #[serde(default)]
+    pub cautious: bool,
     /// Facts of each service in question.
     pub services: BTreeMap<String, AgentService>,
     /// Edges among them and into them.
@@ -68,6 +71,12 @@ pub struct AgentService {
     pub capacity_mrps: Option<u64>,
     /// Whether overload feeds itself.
     pub metastable: bool,
+    /// What restarts when it restarts, itself among them, what is needed first at the front.
+    #[serde(default)]
+    pub together: Vec<String>,
+    /// Services whose restart it did not survive before, by what was seen.
+    #[serde(default)]
+    pub follows: Vec<String>,
 }
 
 /// A change of configuration shortly before the onset, when no instance of its reader serves any more.

@@ -98,7 +98,8 @@ fn plan_for(view: &AgentView, suspect: &str, service: &AgentService) -> Result<S
         return roll_back(suspect, change);
     }
     let all_fail = service.unready.is_empty() && serving(service) == 0;
-    if all_fail && service.ready.len() > 1 {
+    // Where it is known whose restart it does not survive, restarting it is no guess.
+    if all_fail && service.ready.len() > 1 && service.follows.is_empty() {
         return Err(format!(
             "every instance of {suspect} answers errors, and none of the configuration it is declared to read changed \
              shortly before: a restart would be a guess"
@@ -110,17 +111,68 @@ fn plan_for(view: &AgentView, suspect: &str, service: &AgentService) -> Result<S
         return Err(format!("{suspect} has no instance to act on"));
     }
     let list = restarted.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let opening = if can_carry(view, suspect) {
-        vec![format!("drain {suspect}@{list} new {TTL_S}s")]
-    } else {
+    // What fails in a way that no trace explains goes one by one while the traces are trusted no further.
+    let is_careful = view.cautious && (service.together.len() > 1 || !service.follows.is_empty());
+    let opening = if !can_carry(view, suspect) {
         let retrying = caller_of(view, suspect).unwrap_or_else(|| suspect.to_owned());
         let edges = view.edges.iter().filter(|edge| edge.callee == retrying);
         edges.map(|edge| format!("ratelimit {}->{retrying} {KEEP_PERCENT}% {TTL_S}s", edge.caller)).collect()
+    } else if is_careful {
+        return restarts(view, suspect, restarted, Vec::new(), is_careful);
+    } else {
+        vec![format!("drain {suspect}@{list} new {TTL_S}s")]
     };
     if opening.is_empty() {
         return Err(format!("load can neither be moved off {suspect}@{list} nor shed before it is restarted"));
     }
-    Ok(format!("{} ; restart {suspect}@{list} ; restore", opening.join(" ; ")))
+    restarts(view, suspect, restarted, opening, is_careful)
+}
+
+/// Restarts these replicas of the suspect and all of what must restart with it, in start order.
+fn restarts(
+    view: &AgentView,
+    suspect: &str,
+    restarted: &[u32],
+    opening: Vec<String>,
+    is_careful: bool,
+) -> Result<String, String> {
+    let list = restarted.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let mut steps = opening;
+    let together = view.services.get(suspect).map(|service| service.together.as_slice()).unwrap_or_default();
+    let alone = [suspect.to_owned()];
+    for member in if together.is_empty() { &alone } else { together } {
+        let known = view.services.get(member);
+        let known = known.ok_or_else(|| format!("{member} restarts with {suspect}, and nothing is known of it"))?;
+        let all = [known.ready.as_slice(), known.unready.as_slice()].concat();
+        match (is_careful, member == suspect) {
+            (true, is_suspect) => roll(&mut steps, member, known, if is_suspect { restarted } else { &all }),
+            (false, true) => steps.push(format!("restart {suspect}@{list}")),
+            (false, false) => steps.push(format!("restart {member}")),
+        }
+    }
+    if steps.iter().any(|step| !step.starts_with("restart")) {
+        steps.push("restore".to_owned());
+    }
+    Ok(steps.join(" ; "))
+}
+
+/// Restarts replicas one after the other, each without traffic meanwhile; the last one gets it back with everything else. A
+/// single one keeps it: there is nowhere else to send it.
+fn roll(steps: &mut Vec<String>, name: &str, service: &AgentService, replicas: &[u32]) {
+    let is_single = service.ready.len() + service.unready.len() < 2;
+    for replica in replicas {
+        if is_single {
+            steps.push(format!("restart {name}@{replica}"));
+            continue;
+        }
+        steps.push(format!("drain {name}@{replica} new {TTL_S}s"));
+        let drain = steps.len();
+        steps.push(format!("restart {name}@{replica}"));
+        if Some(replica) != replicas.last() {
+            // At once: what it had before is a part of what one replica can do, or it would not have been drained.
+            steps.push(format!("restore s{drain} ramp 100"));
+        }
+    }
 }
 
 /// A restart does not help against a configuration that every new process reads again.
@@ -280,6 +332,49 @@ mod tests {
         assert!(recovery::text::parse("rollback config/shop/payments").is_ok());
         let mode = diagnose(&changed(Some(1))).mode;
         assert!(mode.starts_with("every instance answers errors since config/shop/payments changed to"), "{mode}");
+    }
+
+    #[test]
+    fn what_must_restart_with_it_follows_and_with_care_one_replica_after_the_other_without_traffic() {
+        let mut coupled = view(80_000);
+        payments(&mut coupled).together = vec!["payments".into(), "inventory".into()];
+        let unknown = propose(&coupled);
+        assert!(unknown.plan.is_none() && unknown.reason.unwrap().contains("nothing is known of it"));
+        let inventory = AgentService { ready: vec![0, 1], ..AgentService::default() };
+        coupled.services.insert("inventory".into(), inventory);
+        let plan = propose(&coupled).plan.unwrap();
+        let surely = "ratelimit gateway->checkout 60% 120s ; restart payments@0 ; restart inventory ; restore";
+        assert_eq!(plan, surely, "where nothing is suspected");
+        coupled.cautious = true;
+        let plan = propose(&coupled).plan.unwrap();
+        let expected = "ratelimit gateway->checkout 60% 120s ; drain payments@0 new 120s ; restart payments@0 ; \
+                        drain inventory@0 new 120s ; restart inventory@0 ; restore s4 ramp 100 ; \
+                        drain inventory@1 new 120s ; restart inventory@1 ; restore";
+        assert_eq!(plan, expected);
+        assert!(recovery::text::parse(&plan).is_ok());
+        // A single replica keeps its traffic: there is nowhere else to send it.
+        coupled.services.get_mut("inventory").unwrap().ready = vec![0];
+        let plan = propose(&coupled).plan.unwrap();
+        assert!(plan.ends_with("; restart payments@0 ; restart inventory@0 ; restore"), "{plan}");
+    }
+
+    #[test]
+    fn a_service_is_restarted_whole_where_it_is_known_whose_restart_it_did_not_survive() {
+        let mut broken = failing(&[0, 1]);
+        broken.cautious = true;
+        payments(&mut broken).follows = vec!["ledger".into()];
+        payments(&mut broken).together = vec!["payments".into()];
+        let plan = propose(&broken).plan.unwrap();
+        let middle =
+            "restart payments@0 ; restore s2 ramp 100 ; drain payments@1 new 120s ; restart payments@1 ; restore";
+        assert!(plan.ends_with(middle), "{plan}");
+        // One that serves carries it: nothing is shed.
+        let mut roomy = failing(&[]);
+        payments(&mut roomy).capacity_mrps = Some(400_000);
+        roomy.cautious = true;
+        payments(&mut roomy).follows = vec!["ledger".into()];
+        payments(&mut roomy).together = vec!["payments".into()];
+        assert!(propose(&roomy).plan.unwrap().starts_with("drain payments@0"));
     }
 
     #[test]

@@ -4,10 +4,13 @@ use super::detect::Intended;
 use super::propose::Decided;
 use super::run::{Run, Stop};
 use crate::engine::{Guard, ScopeError};
+use crate::misses::{self, Watched};
 use crate::remediation::wire::{CommitParam, EXECUTOR, TaskParam};
 use base::{Millis, Timestamp};
 use governance::policy::Effective;
 use protocol::{PromiseState, Value};
+use recovery::falsify::Watch;
+use recovery::isa::ActionKind;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -50,6 +53,7 @@ impl Run {
             let unheld = Guard::Hold { scopes: decided.writes.clone(), is_undo: false };
             self.submit(vec![create], batch, vec![unheld]).await?;
         }
+        self.falsify(effective, decided, &id);
         self.spent(9);
         let settled = self.app.engine.wait_settled(&id).await;
         self.reload_chain();
@@ -77,6 +81,26 @@ impl Run {
             ))),
             _ => Err(Stop::escalate(unfinished(&outcome, &decided.writes))),
         }
+    }
+
+    /// Watches what the commit restarts, from before it does and beyond its end.
+    fn falsify(&self, effective: &Effective, decided: &Decided, commit: &str) {
+        let restarts = |step: &recovery::plan::Step| step.action.kind() == ActionKind::Restart;
+        if !decided.plan.steps.iter().any(restarts) {
+            return;
+        }
+        let since = self.app.engine.promise(commit).map_or(self.now(), |promise| promise.created_at);
+        let within = effective.tier.windows.graph.falsify_within;
+        let watch = Watch::new(self.app.telemetry.snapshot(), Timestamp(self.onset_ms()), within);
+        let watched = Watched {
+            incident: self.id.clone(),
+            plan: recovery::text::steps(&decided.plan.steps),
+            class: decided.plan.class.clone(),
+            commit: commit.to_owned(),
+            writes: decided.writes.clone(),
+            since,
+        };
+        self.app.env.spawn(misses::watch(self.app.clone(), watched, watch));
     }
 
     async fn take_scope(&mut self, decided: &Decided) -> Result<u64, Stop> {

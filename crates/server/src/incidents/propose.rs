@@ -12,8 +12,8 @@ use governance::policy::Effective;
 use governance::record::{Check, Rejection as RejectionRecord};
 use protocol::{PromiseState, Value};
 use recovery::check::{Checked, Rejection, check, nearest};
-use recovery::graph::{Closure, Slice, Snapshot};
-use recovery::groups::{Group, GroupPolicy, Instances, group};
+use recovery::graph::{Closure, Level, Slice, Snapshot};
+use recovery::groups::{Group, GroupPolicy, Instances, group, survey};
 use recovery::plan::{Cause, Plan, REVISIONS_MAX, Step, lineage};
 use recovery::world::{IntentFacts, World};
 use serde::{Deserialize, Serialize};
@@ -294,6 +294,7 @@ impl Run {
             impaired: detected.impaired.clone(),
             suspects: detected.suspects.clone(),
             group: group.members.clone(),
+            cautious: group.permission.level != Level::Full,
             services: names
                 .iter()
                 .map(|name| (name.clone(), self.agent_service(name, &reading, snapshot, effective, onset)))
@@ -329,6 +330,8 @@ impl Run {
             baseline_mrps: reading.service_mrps(name, onset.minus(snapshot.config().baseline), onset),
             capacity_mrps: declared.and_then(|service| service.capacity_rps).map(|rps| u64::from(rps) * 1_000),
             metastable: snapshot.metastable(name),
+            together: together(snapshot, name, self.now()),
+            follows: follows(snapshot, name),
         }
     }
 
@@ -578,8 +581,22 @@ fn group_policy(effective: &Effective, reading: &Reading, now: Timestamp) -> Gro
     GroupPolicy { drain_inflight: effective.tier.kernel.drain_inflight, instances, ..GroupPolicy::at(now) }
 }
 
+/// What restarts when this service restarts, in start order.
+fn together(snapshot: &Snapshot, name: &str, now: Timestamp) -> Vec<String> {
+    let waves = survey(snapshot, &[name], &GroupPolicy::at(now)).map(|group| group.waves).unwrap_or_default();
+    waves.into_iter().flatten().flatten().collect()
+}
+
+/// Whose restart broke this service when no answer had named it.
+fn follows(snapshot: &Snapshot, name: &str) -> Vec<String> {
+    let missed = snapshot.edges().iter().filter(|edge| edge.missed && edge.caller == name);
+    missed.map(|edge| edge.callee.clone()).collect()
+}
+
 fn agent_edges(names: &[String], snapshot: &Snapshot, reading: &Reading) -> Vec<AgentEdge> {
-    let near = snapshot.edges().iter().filter(|edge| names.contains(&edge.callee));
+    // What was missed and never called carries no load that could be shed.
+    let calls = |edge: &&recovery::graph::EdgeView| edge.calls > 0 || !edge.missed;
+    let near = snapshot.edges().iter().filter(|edge| names.contains(&edge.callee)).filter(calls);
     let shown = |edge: &recovery::graph::EdgeView| AgentEdge {
         caller: edge.caller.clone(),
         callee: edge.callee.clone(),

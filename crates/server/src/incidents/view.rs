@@ -32,6 +32,9 @@ pub struct View {
     pub convergence: Option<ConvergenceView>,
     /// Where the evidence is, once sealed.
     pub evidence: Option<EvidenceView>,
+    /// Dependencies that its group had missed, `caller->callee`: noticed within `graph.falsify_within` of a restart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missed: Vec<String>,
     /// The run in words, one line after the other.
     pub lines: Vec<String>,
 }
