@@ -151,8 +151,10 @@ impl Shop {
         Ok(())
     }
 
-    /// A person starts everything anew on the same data: what was missed stays known.
+    /// A person says that it is so, and starts everything anew on the same data: what was missed stays known.
     fn starts_anew(&mut self) {
+        let accepted = stanch(&["misses", "--accept", "inventory->payments", "--as", "kim", "--server", &self.url]);
+        assert_eq!(accepted.exit, 0, "{accepted:?}");
         let down = stanch(&["sandbox", "down", "--data", text(&self.dir)]);
         assert_eq!(down.exit, 0, "{down:?}");
         (self.url, self.record) = start(&self.dir);
@@ -161,7 +163,7 @@ impl Shop {
         let group = self.ask("/groups/payments");
         assert_eq!(
             (&group["restart"], &group["level"]),
-            (&json!(["inventory", "payments"]), &json!("cautious")),
+            (&json!(["inventory", "payments"]), &json!("full")),
             "{group}"
         );
         self.wait_until_well();
@@ -176,6 +178,8 @@ impl Shop {
             return Err(err);
         }
         assert_eq!(view["outcome"], json!("committed"), "{err}");
+        let revisions = view["revisions"].as_array().unwrap();
+        assert_eq!(revisions[0]["rejections"][0]["code"], "K205", "a plan without it is refused: {}", revisions[0]);
         let (target, others) = (self.restarts("payments").split_off(payments), self.restarts("inventory"));
         let others = &others[inventory..];
         assert_eq!((target.len(), others.len()), (1, 2), "one replica of payments, both of inventory: {err}");

@@ -255,7 +255,9 @@ impl Known {
 
     fn judge(&mut self, verdict: Verdict, key: &(String, String)) {
         match verdict {
-            Verdict::Accepted => drop(self.accepted.insert(key.clone())),
+            Verdict::Accepted => {
+                self.accepted.insert(key.clone());
+            }
             Verdict::Dismissed => {
                 self.standing.remove(key);
                 self.accepted.remove(key);
