@@ -106,10 +106,10 @@ impl Watch {
         }
         let named = self.named();
         let mut misses = Vec::new();
-        for (name, view) in &now.services {
-            if named.contains(name) || apart.contains(name) {
+        for name in now.services() {
+            let Some(view) = now.service(name).filter(|_| !named.contains(name) && !apart.contains(name)) else {
                 continue;
-            }
+            };
             let Some((usual, runs)) = self.trouble(name, view, now) else { continue };
             for (callee, at) in &self.restarted {
                 let Some(run) = self.first(&runs, *at) else { continue };
