@@ -96,7 +96,7 @@ fn sample(name: &str) -> Vec<u8> {
 fn trace_files() {
     let mut cut = sample("deathstarbench/socialnetwork-compose-20traces.jaeger.json.gz");
     cut.truncate(cut.len() / 2);
-    let mut changed = sample("nezha/onlineboutique-2022-08-23-faultfree.spans.csv.gz");
+    let mut changed = sample("deathstarbench/socialnetwork-compose-20traces.jaeger.json.gz");
     let middle = changed.len() / 2;
     changed[middle] ^= 0x55;
     let cases = [

@@ -89,7 +89,7 @@ pub(crate) enum HoldoutName {
 pub(crate) enum GraphCommand {
     /// Write the whole graph: services, edges, and what is known of them
     #[command(
-        after_help = "Examples:\n  stanch graph export --json > graph.json\n  stanch graph export --traces spans.csv.gz --dot | dot -Tsvg > graph.svg"
+        after_help = "Examples:\n  stanch graph export --json > graph.json\n  stanch graph export --traces spans.csv.gz --dot > graph.dot"
     )]
     Export(GraphExportArgs),
 }

@@ -124,7 +124,7 @@ fn open(traces: &Path, wanted: Option<TraceFormat>) -> Result<Opened, Failure> {
     let failed = |error: std::io::Error| Failure::file(traces, error).next(FORMATS);
     let file = File::open(traces).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
-        return Err(Failure::file(traces, "a directory, not a file").next(FORMATS));
+        return Err(Failure::file(traces, "Is a directory, and a file of traces is wanted").next(FORMATS));
     }
     let mut raw = BufReader::new(file);
     let packed = raw.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
@@ -179,5 +179,6 @@ fn check_format(wanted: Option<TraceFormat>, found: Option<Format>, traces: &Pat
         return Ok(());
     }
     let is = found.map_or("none of the known formats", Format::name);
-    Err(Failure::usage(format!("{} is {is}", traces.display())).next("the same command without --format"))
+    Err(Failure::usage(format!("{} is {is}", traces.display()))
+        .next("stanch group SERVICE --traces FILE, without --format"))
 }
