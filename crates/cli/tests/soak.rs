@@ -35,8 +35,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const SETTLED: &str = "1000";
 /// What the server may keep for each promise ever made, in bytes: its place, and what the allocator does not give back.
 const PROMISE_BYTES_MAX: u64 = 512;
-/// What it may grow by besides, in bytes: live promises, buffers, the database's cache.
-const BESIDES_BYTES_MAX: u64 = 32 << 20;
+/// What it may grow by besides, in bytes: live promises, buffers, the database's cache, and what is owed to workers whose
+/// streams never last: the messages of about half a minute, until their eighth frame is lost, and 1,000 dead letters.
+const BESIDES_BYTES_MAX: u64 = 48 << 20;
 /// Descriptors under load: what is open anyway, and a connection for each thing that clients and workers do at once.
 const DESCRIPTORS_MAX: usize = 64 + 4 * client::JOBS_MAX;
 /// Descriptors that may stay once nobody is connected, beyond those that were open before anybody was.
