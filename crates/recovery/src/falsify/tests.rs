@@ -2,6 +2,7 @@ use super::*;
 use crate::graph::{Config, Graph, OperationalFact};
 use crate::span::{Kind, Span, Status};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// The second of the first span.
 const BEGIN: u64 = 1_000;
@@ -227,7 +228,7 @@ fn what_was_missed_once_is_named_from_then_on() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 200, rng_seed: RngSeed::Fixed(9), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Whatever breaks by itself and whenever: what is found was not named, is not explained by one below it, was well
     /// before the restart, and is found again in the same way.
@@ -246,7 +247,9 @@ proptest! {
         for miss in &misses {
             let caller = miss.caller.as_str();
             prop_assert!(["inventory", "stock", "ledger", "cart"].contains(&caller), "{:?}", miss);
-            prop_assert!(breaks.get(caller).is_some_and(|since| *since >= RESTART), "{:?} {:?}", miss, breaks);
+            // Nobody calls the ledger while payments hangs: what breaks it meanwhile shows only after the restart.
+            let shown = if caller == "ledger" { ONSET } else { RESTART };
+            prop_assert!(breaks.get(caller).is_some_and(|since| *since >= shown), "{:?} {:?}", miss, breaks);
             prop_assert!(caller != "stock" || !misses.iter().any(|other| other.caller == "inventory"));
             prop_assert_eq!(miss.callee.as_str(), "payments");
         }
